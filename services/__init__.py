@@ -1,0 +1,1 @@
+"""The sdfleet services: each owns its resource and its MongoDB collections."""

@@ -1,0 +1,1 @@
+"""What two services need identically; imports no service."""

@@ -1,0 +1,16 @@
+"""How gunicorn serves a service; size and address come from the environment."""
+
+import os
+
+bind = os.environ.get("LISTEN", "0.0.0.0:8000")
+workers = int(os.environ.get("WEB_WORKERS", "1"))
+threads = int(os.environ.get("WEB_THREADS", "16"))
+worker_class = "gthread"
+# A Real-time job is waited for inside a request; longer than the gateway's limit.
+timeout = 120
+graceful_timeout = 30
+keepalive = 75
+accesslog = None  # the service logs its requests itself, as JSON
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112 - a heartbeat file only
+limit_request_line = 8190
+limit_request_fields = 60

@@ -1,0 +1,61 @@
+"""Celery: one queue per service, periodic work, and bells that wake GPU workers."""
+
+import os
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+# Periodic work: task name -> (queue, every so many seconds). Beat knows tasks by name only.
+PERIODIC = {
+    "inference.requeue_expired_leases": ("inference", 2.0),
+    "endpoints.reconcile": ("endpoints", 2.0),
+    "checkpoints.abort_stalled_uploads": ("checkpoints", 300.0),
+}
+SERVICE_QUEUES = ("checkpoints", "endpoints", "inference")
+
+
+def make_celery(name: str, queue: str | None = None) -> Celery:
+    """A Celery application on the deployment's Redis; `queue` is the one that its workers read.
+
+    The environment is read when the application is first used, not at import.
+    """
+    app = Celery(f"sdfleet-{name}")
+    app.add_defaults(lambda: _configuration(queue))
+    return app
+
+
+def _configuration(queue: str | None) -> dict[str, Any]:
+    return {
+        "broker_url": os.environ["REDIS_URL"],
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+        },
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": queue or "none",
+        "task_queues": [Queue(queue)] if queue else None,
+        "task_create_missing_queues": queue is None,
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_hijack_root_logger": False,
+        "worker_send_task_events": False,
+        "beat_schedule": {
+            task: {
+                "task": task,
+                "schedule": seconds,
+                # Not run in time: the next one will do, they never pile up.
+                "options": {"queue": where, "expires": seconds},
+            }
+            for task, (where, seconds) in PERIODIC.items()
+        },
+        "beat_max_loop_interval": 2,
+    }
+
+
+BELLS = Exchange("bells", type="fanout", durable=False)
