@@ -1,5 +1,6 @@
 """The one JSON shape of every answer: statusCode, message, data."""
 
+import functools
 from typing import Any
 
 from flask import Response, jsonify
@@ -27,13 +28,14 @@ def failure(
     return response
 
 
-def enveloped(data_schema: type[Schema] | Schema | None, **beside: fields.Field) -> type[Schema]:
+@functools.cache
+def enveloped(data_schema: type[Schema] | None) -> type[Schema]:
     """The schema of an envelope around `data_schema`, for the OpenAPI document."""
     members: dict[str, Any] = {
         "statusCode": fields.Integer(required=True),
         "message": fields.String(required=True),
-    } | beside
-    if data_schema is not None:
-        members["data"] = fields.Nested(data_schema)
-    name = data_schema.__name__ if isinstance(data_schema, type) else type(data_schema).__name__
-    return Schema.from_dict(members, name=f"{name}Envelope")
+    }
+    if data_schema is None:
+        return Schema.from_dict(members, name="Envelope")
+    members["data"] = fields.Nested(data_schema)
+    return Schema.from_dict(members, name=f"{data_schema.__name__}Envelope")

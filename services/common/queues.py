@@ -9,25 +9,26 @@ from kombu import Exchange, Queue
 # Periodic work: task name -> (queue, every so many seconds). Beat knows tasks by name only.
 PERIODIC = {
     "inference.requeue_expired_leases": ("inference", 2.0),
+    "inference.sweep_deleted": ("inference", 30.0),
     "endpoints.reconcile": ("endpoints", 2.0),
     "checkpoints.abort_stalled_uploads": ("checkpoints", 300.0),
 }
 SERVICE_QUEUES = ("checkpoints", "endpoints", "inference")
 
 
-def make_celery(name: str, queue: str | None = None) -> Celery:
+def make_celery(name: str, queue: str | None = None, broker_url: str | None = None) -> Celery:
     """A Celery application on the deployment's Redis; `queue` is the one that its workers read.
 
-    The environment is read when the application is first used, not at import.
+    Without `broker_url` it is read from REDIS_URL when the application is first used, not at import.
     """
-    app = Celery(f"sdfleet-{name}")
-    app.add_defaults(lambda: _configuration(queue))
+    app = Celery(f"sdfleet-{name}", set_as_current=False)
+    app.add_defaults(lambda: _configuration(queue, broker_url or os.environ["REDIS_URL"]))
     return app
 
 
-def _configuration(queue: str | None) -> dict[str, Any]:
+def _configuration(queue: str | None, broker_url: str) -> dict[str, Any]:
     return {
-        "broker_url": os.environ["REDIS_URL"],
+        "broker_url": broker_url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {

@@ -39,6 +39,10 @@ class ObjectStore:
             ):
                 self.client.create_bucket(Bucket=self.bucket)
 
+    def ping(self) -> None:
+        """Raise when the bucket does not answer."""
+        self.client.head_bucket(Bucket=self.bucket)
+
     def location(self, key: str) -> str:
         """`s3://bucket/key`."""
         return f"s3://{self.bucket}/{key}"

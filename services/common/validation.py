@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from flask import Request, request
+from flask import Request
 from webargs.flaskparser import FlaskParser
 
 from services.common.errors import BadRequest, InvalidBody
-from services.common.fields import LARGEST_INTEGER, MISSING, Body
+from services.common.fields import LARGEST_INTEGER, MISSING
 
 
 class BodyParser(FlaskParser):
@@ -24,14 +24,6 @@ class BodyParser(FlaskParser):
         if not isinstance(body, dict):
             raise InvalidBody
         return body
-
-
-def load_body(schema: Body) -> Any:
-    """Read and check the current request's body by `schema`, where a route takes several shapes."""
-    problems = schema.validate(body := BodyParser().load_json(request, schema))
-    if problems:
-        raise invalid(problems)
-    return schema.load(body)
 
 
 def _check_storable(value: Any) -> None:

@@ -1,0 +1,1 @@
+"""The inference service: jobs and their whole life."""

@@ -1,0 +1,72 @@
+"""Failures of the inference service, by name."""
+
+from services.common.errors import ApiError, BadRequest, Conflict, NotFound
+
+
+class InferenceNotFound(NotFound):
+    """No such job, or not the caller's."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"inference with id {job_id} not found")
+
+
+class CheckpointsNotFound(BadRequest):
+    """Models that do not exist or that the caller may not use."""
+
+    def __init__(self, missing: list[dict[str, str]]) -> None:
+        sentences = [
+            f"checkpoint with name {model['name']}, type {model['type']} is not found" for model in missing
+        ]
+        super().__init__("; ".join(sentences), errors={"models": sentences})
+
+
+class NoEndpoint(BadRequest):
+    """None of the user's roles has an endpoint that takes jobs."""
+
+    def __init__(self, endpoint_type: str, username: str) -> None:
+        super().__init__(f'no available {endpoint_type} endpoints for user "{username}"')
+
+
+class EndpointNotAvailable(BadRequest):
+    """The named endpoint is not there for this user."""
+
+    def __init__(self, name: str, username: str) -> None:
+        super().__init__(f'endpoint "{name}" is not available for user "{username}"')
+
+
+class ParametersMissing(BadRequest):
+    """The job was started before its parameters were uploaded."""
+
+    message = (
+        "the parameters are not uploaded: PUT them to api_params_s3_upload_url, then start the inference"
+    )
+
+
+class ParametersNotJson(BadRequest):
+    """The uploaded parameters cannot be read."""
+
+    message = "the uploaded parameters are not a JSON object: upload them again, then start the inference"
+
+
+class ParametersRefused(BadRequest):
+    """A parameter that cannot be honoured."""
+
+
+class AlreadyFinished(Conflict):
+    """The job's life is over."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"inference {job_id} is already finished: {status}")
+
+
+class AttemptOver(Conflict):
+    """The worker's attempt is no longer the current one."""
+
+    message = "this attempt is over: the job was finished, cancelled, deleted or given to another worker"
+
+
+class StillRunning(ApiError):
+    """A Real-time job outlasted the wait."""
+
+    status = 504
+    message = "the job is not finished yet and goes on: ask GET /inferences/{id}"

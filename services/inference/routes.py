@@ -1,0 +1,143 @@
+"""What clients do with inference jobs."""
+
+import json
+from typing import Any
+
+from flask import Response, current_app, g
+
+from services.common.envelope import answer
+from services.common.errors import BadRequest
+from services.common.identity import Caller, current_caller, requires
+from services.common.paging import next_key
+from services.common.web import ServiceBlueprint, read_json_object
+from services.inference.context import Context
+from services.inference.errors import AlreadyFinished, InferenceNotFound
+from services.inference.job_view import created_view, job_view, started_view
+from services.inference.repository import Job
+from services.inference.schemas import (
+    ABOUT_THE_JOB,
+    CreatedShape,
+    CreateInference,
+    DeleteInferences,
+    JobListShape,
+    JobShape,
+    ListInferences,
+    brings_parameters,
+)
+
+blueprint = ServiceBlueprint("inferences", __name__, description="Inference jobs")
+
+
+def _parts() -> Context:
+    context: Context = current_app.extensions["inference"]
+    return context
+
+
+def _owner_filter(caller: Caller) -> str | None:
+    """Whose jobs the caller works with: everybody's (None) or one's own."""
+    return None if caller.may("inference:all") else caller.name
+
+
+def _visible(job_id: str) -> Job:
+    job = _parts().jobs.find(job_id, _owner_filter(current_caller()))
+    if job is None:
+        raise InferenceNotFound(job_id)
+    return job
+
+
+def _shown(job: Job) -> dict[str, Any]:
+    parts = _parts()
+    return job_view(job, parts.storage, parts.jobs.position(job))
+
+
+@blueprint.route("/inferences", methods=["POST"])
+@blueprint.arguments(CreateInference)
+@blueprint.alt_response(202, description="The job came with its parameters and waits for a worker")
+@blueprint.answers(201, CreatedShape, "inference created")
+@requires("inference:create")
+def create_inference(wanted: dict[str, Any]) -> dict[str, Any] | Response:
+    """Create a job; one that comes with its parameters is started as well."""
+    parts = _parts()
+    text = _parameters_of(wanted)
+    job = parts.creation.create(wanted | {"request_id": g.request_id}, current_caller())
+    if text is None:
+        return created_view(job, parts.storage)
+    parts.storage.write_parameters(job, text)
+    return _start(job)
+
+
+def _parameters_of(wanted: dict[str, Any]) -> str | None:
+    """The generation parameters inside a creating body as JSON, None when they are uploaded later."""
+    if not brings_parameters({name: value for name, value in wanted.items() if value is not None}):
+        return None
+    text = wanted["payload_string"]
+    if text is None:
+        return json.dumps({name: value for name, value in wanted.items() if name not in ABOUT_THE_JOB})
+    if read_json_object(text) is None:
+        raise BadRequest("payload_string must be valid json string")
+    return str(text)
+
+
+@blueprint.route("/inferences/<job_id>/start", methods=["PUT"])
+@blueprint.alt_response(202, description="An Async job waits for a worker")
+@blueprint.answers(200, JobShape)
+@requires("inference:create")
+def start_inference(job_id: str) -> Response:
+    """Start a job: Async answers at once, Real-time with the finished job."""
+    return _start(_visible(job_id))
+
+
+def _start(job: Job) -> Response:
+    parts = _parts()
+    job = parts.start.start(job, current_caller().name)
+    if job["inference_type"] == "Async":
+        return answer(202, "inference started", started_view(job, parts.storage))
+    return answer(200, "OK", _shown(parts.start.wait(job["_id"])))
+
+
+@blueprint.route("/inferences/<job_id>", methods=["GET"])
+@blueprint.answers(200, JobShape)
+@requires("inference:list")
+def get_inference(job_id: str) -> dict[str, Any]:
+    """One job, with presigned URLs of its results."""
+    return _shown(_visible(job_id))
+
+
+@blueprint.route("/inferences", methods=["GET"])
+@blueprint.arguments(ListInferences, location="query")
+@blueprint.answers(200, JobListShape)
+@requires("inference:list")
+def list_inferences(query: dict[str, Any]) -> dict[str, Any]:
+    """Jobs, newest first."""
+    parts = _parts()
+    limit, owner = query["limit"], _owner_filter(current_caller())
+    found = parts.jobs.page(owner, query, limit, query["last_evaluated_key"])
+    return {
+        "inferences": [_shown(job) for job in found[:limit]],
+        "last_evaluated_key": next_key(found, limit, "created_at"),
+    }
+
+
+@blueprint.route("/inferences/<job_id>/cancel", methods=["PUT"])
+@blueprint.answers(200, JobShape, "inference cancelled")
+@requires("inference:create")
+def cancel_inference(job_id: str) -> dict[str, Any]:
+    """Stop a job wherever it is."""
+    parts = _parts()
+    job = _visible(job_id)
+    cancelled = parts.jobs.cancel(job_id, current_caller().name)
+    if cancelled is None:
+        raise AlreadyFinished(job_id, (parts.jobs.find(job_id, owner=None) or job)["status"])
+    parts.bells.cancel(job_id)
+    parts.events.publish(job_id, {"status": cancelled["status"], "progress": None})
+    return _shown(cancelled)
+
+
+@blueprint.route("/inferences", methods=["DELETE"])
+@blueprint.arguments(DeleteInferences)
+@blueprint.answers(204)
+@requires("inference:delete")
+def delete_inferences(body: dict[str, Any]) -> None:
+    """Delete jobs with all their objects; absent ids are ignored."""
+    caller = current_caller()
+    _parts().deletion.delete(body["inference_id_list"], _owner_filter(caller), caller.name)

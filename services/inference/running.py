@@ -1,0 +1,154 @@
+"""What GPU workers do with jobs: claim, report, deliver, fail, give back."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from services.common.bells import Bells
+from services.common.errors import BadRequest
+from services.common.events import JobEvents
+from services.common.times import now
+from services.inference.errors import AttemptOver
+from services.inference.job_view import raw_output
+from services.inference.repository import Job, Jobs
+from services.inference.schemas import IMAGE_NAME
+from services.inference.states import Status
+from services.inference.storage import JobStorage, result_file
+
+LONGEST_REASON = 1000
+
+
+class JobRunning:
+    """The life of a job between claim and end; every change names the attempt that makes it."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        storage: JobStorage,
+        bells: Bells,
+        events: JobEvents,
+        lease_seconds: int,
+        max_attempts: int,
+    ) -> None:
+        self._jobs = jobs
+        self._storage = storage
+        self._bells = bells
+        self._events = events
+        self._lease_seconds = lease_seconds
+        self._max_attempts = max_attempts
+
+    def claim(self, worker_id: str, endpoints: list[str], room: int) -> list[dict[str, Any]]:
+        """The first job in line and, up to `room`, others that can be computed together with it."""
+        first = self._jobs.claim(worker_id, endpoints, self._lease_seconds)
+        if first is None:
+            # Nobody else may be there to notice: the reaper needs Redis, claims do not.
+            if not self.requeue_expired():
+                return []
+            first = self._jobs.claim(worker_id, endpoints, self._lease_seconds)
+        claimed = [first] if first else []
+        while claimed and len(claimed) < room:
+            alike = self._jobs.claim(
+                worker_id, [claimed[0]["endpoint"]], self._lease_seconds, claimed[0]["batch_key"]
+            )
+            if alike is None:
+                break
+            claimed.append(alike)
+        for job in claimed:
+            self._tell(job)
+        return [self._for_worker(job) for job in claimed]
+
+    def report(self, job_id: str, worker_id: str, attempt: int, report: dict[str, Any]) -> None:
+        """Renew the lease and keep the progress. Raises AttemptOver."""
+        progress = {name: report[name] for name in ("step", "steps", "image", "images")}
+        changes: dict[str, Any] = {"progress": progress}
+        if report["event"]:
+            changes[f"timeline.{report['event']}"] = _moment(report["at"])
+        job = self._jobs.renew(job_id, worker_id, attempt, self._lease_seconds, changes)
+        if job is None:
+            raise AttemptOver
+        self._tell(job)
+
+    def upload_urls(self, job_id: str, worker_id: str, attempt: int, files: list[str]) -> dict[str, str]:
+        """URLs for results, valid no longer than the lease that this renews. Raises AttemptOver."""
+        for name in files:
+            if name != result_file(job_id) and not re.fullmatch(IMAGE_NAME, name):
+                raise BadRequest(f"{name[:60]} is no name of a result")
+        if self._jobs.renew(job_id, worker_id, attempt, self._lease_seconds) is None:
+            raise AttemptOver
+        return self._storage.result_upload_urls(job_id, files, self._lease_seconds)
+
+    def complete(
+        self, job_id: str, worker_id: str, attempt: int, images: list[str], timings: dict[str, Any]
+    ) -> None:
+        """running → succeed. Raises AttemptOver."""
+        if self._jobs.renew(job_id, worker_id, attempt, self._lease_seconds) is None:
+            raise AttemptOver
+        # Before the change of state: whoever sees `succeed` finds everything there.
+        self._storage.write_output(job_id, raw_output(job_id, images))
+        job = self._jobs.complete(job_id, worker_id, attempt, images, timings)
+        if job is None:
+            raise AttemptOver
+        self._tell(job)
+
+    def fail(self, job_id: str, worker_id: str, attempt: int, kind: str, message: str) -> None:
+        """The request's fault fails the job, any other gives it another attempt. Raises AttemptOver."""
+        reason = message if len(message) <= LONGEST_REASON else message[: LONGEST_REASON - 3] + "..."
+        if kind == "request":
+            job = self._jobs.fail(job_id, worker_id, attempt, reason)
+        else:
+            job = self._jobs.retry(job_id, worker_id, attempt, reason, self._max_attempts)
+        self._given_on(job)
+
+    def release(self, job_id: str, worker_id: str, attempt: int) -> None:
+        """running → queued by a worker that stops. Raises AttemptOver."""
+        self._given_on(self._jobs.release(job_id, worker_id, attempt))
+
+    def requeue_expired(self) -> int:
+        """Take jobs from workers that went silent; how many."""
+        changed = self._jobs.requeue_expired(self._max_attempts)
+        for job in changed:
+            self._given_on(job)
+        return len(changed)
+
+    def _given_on(self, job: Job | None) -> None:
+        if job is None:
+            raise AttemptOver
+        if job["status"] == Status.QUEUED:
+            self._bells.ring(job["endpoint"])
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        self._events.publish(job["_id"], {"status": job["status"], "progress": job.get("progress")})
+
+    def _for_worker(self, job: Job) -> dict[str, Any]:
+        files = [
+            {name: model[name] for name in ("type", "name", "id", "size", "etag", "sha256")}
+            | {"url": self._storage.model_url(model["key"])}
+            for model in job["models"]
+            if "key" in model
+        ]
+        built_in = [
+            {"type": model["type"], "name": model["name"], "id": model["id"], "url": None}
+            for model in job["models"]
+            if "key" not in model
+        ]
+        return {
+            "id": job["_id"],
+            "attempt": job["attempt"],
+            "lease_seconds": self._lease_seconds,
+            "endpoint": job["endpoint"],
+            "task_type": job["task_type"],
+            "request_id": job.get("request_id"),
+            "parameters_url": self._storage.parameters_url(job, "worker"),
+            "seed": job["seed"],
+            "models": files + built_in,
+        }
+
+
+def _moment(epoch: float | None) -> datetime:
+    """The worker's time of an event, unless its clock is ahead of ours."""
+    current = now()
+    if epoch is None or not 0 < epoch < current.timestamp():
+        return current
+    moment = datetime.fromtimestamp(epoch, UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,0 +1,242 @@
+"""Shapes of the inference service's requests and answers."""
+
+from typing import Any
+
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
+
+from services.common.fields import MISSING, Body, Items, Object, Text, Whole
+from services.common.paging import PageQuery
+from services.inference.states import SHOWN
+
+TASK_TYPES = (
+    "txt2img",
+    "img2img",
+    "extra-single-image",
+    "extra-batch-images",
+    "rembg",
+    "interrogate_clip",
+    "interrogate_deepbooru",
+)
+ENDPOINT_TYPES = ("Async", "Real-time")
+MODEL_TYPES = (
+    "Stable-diffusion",
+    "embeddings",
+    "Lora",
+    "hypernetworks",
+    "ControlNet",
+    "VAE",
+    "Upscaler",
+    "FaceRestore",
+    "Segmentation",
+    "Interrogator",
+    "Annotator",
+)
+
+
+def _file_names() -> Items:
+    return Items(Text(min_length=1, max_length=255), max_items=100)
+
+
+class CreateInference(Body):
+    """A job; its parameters are uploaded later, or come along as a JSON text or as members."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    user_id = Text(load_default=None, allow_none=True, max_length=255)
+    inference_type = Text(load_default=None, allow_none=True, choices=ENDPOINT_TYPES)
+    task_type = Text(required=True, choices=TASK_TYPES)
+    models = Object(load_default=dict, keys=Text(choices=MODEL_TYPES), values=_file_names())
+    filters = Object(load_default=dict)
+    sagemaker_endpoint_name = Text(load_default=None, allow_none=True, max_length=255)
+    sagemaker_endpoint = Text(load_default=None, allow_none=True, max_length=255)
+    payload_string = Text(load_default=None, allow_none=True, max_length=32 * 2**20)
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def check_form(self, _loaded: Any, original: dict[str, Any], **_: Any) -> None:
+        """Without parameters in the body it is the form of 1.4.0, which names user, type and models."""
+        if not brings_parameters(original):
+            missing = [name for name in ("user_id", "inference_type", "models") if name not in original]
+            if missing:
+                raise ValidationError({name: [MISSING] for name in missing})
+
+
+def brings_parameters(body: dict[str, Any]) -> bool:
+    """Whether a creating body holds generation parameters, as a text or as members (the 2023-07 form)."""
+    return "payload_string" in body or bool(set(body) - ABOUT_THE_JOB)
+
+
+ABOUT_THE_JOB = frozenset(CreateInference._declared_fields)
+
+
+class DeleteInferences(Body):
+    """Ids of jobs to delete."""
+
+    inference_id_list = Items(Text(min_length=1, max_length=64), required=True, min_items=1)
+
+
+class ListInferences(PageQuery):
+    """Which jobs to list."""
+
+    status = Text(load_default=None, choices=tuple(SHOWN))
+    task_type = Text(load_default=None, choices=TASK_TYPES)
+    endpoint = Text(load_default=None, max_length=255)
+
+
+# answers
+
+
+class ModelShape(Schema):
+    id = fields.String()
+    name = fields.List(fields.String())
+    type = fields.String()
+
+
+class CreatedJobShape(Schema):
+    id = fields.String()
+    type = fields.String()
+    api_params_s3_location = fields.String()
+    api_params_s3_upload_url = fields.String()
+    models = fields.List(fields.Nested(ModelShape))
+
+
+class CreatedShape(Schema):
+    inference = fields.Nested(CreatedJobShape)
+
+
+class StartedJobShape(Schema):
+    inference_id = fields.String()
+    status = fields.String()
+    endpoint_name = fields.String()
+    output_path = fields.String()
+
+
+class StartedShape(Schema):
+    inference = fields.Nested(StartedJobShape)
+
+
+class UsedModelShape(Schema):
+    id = fields.String()
+    model_name = fields.String()
+    s3 = fields.String()
+    type = fields.String()
+
+
+class JobParamsShape(Schema):
+    input_body_s3 = fields.String()
+    input_body_presign_url = fields.String()
+    used_models = fields.Dict(keys=fields.String(), values=fields.List(fields.Nested(UsedModelShape)))
+    sagemaker_inference_endpoint_id = fields.String()
+    sagemaker_inference_endpoint_name = fields.String()
+    sagemaker_inference_instance_type = fields.String(allow_none=True)
+    output_path = fields.String()
+
+
+class ProgressShape(Schema):
+    step = fields.Integer()
+    steps = fields.Integer(allow_none=True)
+    image = fields.Integer()
+    images = fields.Integer(allow_none=True)
+
+
+class TimelineShape(Schema):
+    created = fields.String(allow_none=True)
+    queued = fields.String(allow_none=True)
+    claimed = fields.String(allow_none=True)
+    first_step = fields.String(allow_none=True)
+    last_step = fields.String(allow_none=True)
+    fetchable = fields.String(allow_none=True)
+
+
+class JobShape(Schema):
+    InferenceJobId = fields.String()
+    status = fields.String(validate=validate.OneOf(tuple(SHOWN)))
+    taskType = fields.String()
+    inference_type = fields.String()
+    createTime = fields.String()
+    startTime = fields.String(allow_none=True)
+    completeTime = fields.String(allow_none=True)
+    image_names = fields.List(fields.String())
+    img_presigned_urls = fields.List(fields.String())
+    output_presigned_urls = fields.List(fields.String())
+    params = fields.Nested(JobParamsShape)
+    owner_group_or_role = fields.List(fields.String())
+    sagemakerRaw = fields.Dict(allow_none=True)
+    inference_info_name = fields.String(allow_none=True)
+    progress = fields.Nested(ProgressShape, allow_none=True)
+    queue_position = fields.Integer(allow_none=True)
+    attempts = fields.Integer()
+    timeline = fields.Nested(TimelineShape)
+    error = fields.String(allow_none=True)
+
+
+class JobListShape(Schema):
+    inferences = fields.List(fields.Nested(JobShape))
+    last_evaluated_key = fields.String(allow_none=True)
+
+
+# the GPU worker's calls
+
+IMAGE_NAME = r"image_\d{1,4}\.png"
+
+
+class Claim(Body):
+    """What a worker can take."""
+
+    worker_id = Text(required=True, min_length=1, max_length=255)
+    endpoints = Items(Text(min_length=1, max_length=255), required=True)
+    warm = Items(Text(max_length=255), load_default=list)
+    room = Whole(minimum=1, maximum=64, load_default=1)
+
+
+class Attempt(Body):
+    """Which attempt a worker speaks of."""
+
+    worker_id = Text(required=True, min_length=1, max_length=255)
+    attempt = Whole(required=True, minimum=1)
+
+
+class ProgressReport(Attempt):
+    """How far the attempt is; `at` is the worker's clock when the event happened, epoch seconds."""
+
+    step = Whole(load_default=0)
+    steps = Whole(load_default=None, allow_none=True)
+    image = Whole(load_default=0)
+    images = Whole(load_default=None, allow_none=True)
+    event = Text(load_default=None, allow_none=True, choices=("first_step", "last_step"))
+    at = fields.Float(load_default=None, allow_none=True)
+
+
+class WantUploads(Attempt):
+    """Result files that a worker is about to put."""
+
+    files = Items(Text(min_length=1, max_length=128), required=True, min_items=1, max_items=200)
+
+
+class Completion(Attempt):
+    """The results of an attempt."""
+
+    images = Items(Text(validate=validate.Regexp(IMAGE_NAME + r"\Z")), required=True, max_items=200)
+    info = Object(load_default=dict)
+    timings = Object(load_default=dict)
+
+
+class Failure(Attempt):
+    """Why an attempt ended."""
+
+    kind = Text(required=True, choices=("request", "passing", "machine"))
+    message = Text(required=True, max_length=100_000)
+
+
+class EndpointNames(Body):
+    """Endpoints whose backlog is asked for."""
+
+    endpoints = Items(Text(min_length=1, max_length=255), required=True)
+
+
+class EndpointDeleted(Body):
+    """An endpoint that takes no more jobs."""
+
+    name = Text(required=True, min_length=1)
+    roles = Items(Text(), required=True)
+    endpoint_type = Text(required=True, choices=ENDPOINT_TYPES)

@@ -1,0 +1,68 @@
+"""Starting a job: its parameters are read and checked, then it waits in line."""
+
+from typing import Any
+
+from services.common.bells import Bells
+from services.common.errors import BadRequest
+from services.common.events import JobEvents
+from services.inference.errors import AlreadyFinished, ParametersMissing, StillRunning
+from services.inference.parameters import read_parameters, summarise
+from services.inference.repository import Job, Jobs
+from services.inference.states import Status
+from services.inference.storage import JobStorage
+
+NEEDS_CHECKPOINT = {"txt2img", "img2img"}
+
+
+class JobStart:
+    """created → queued, once; Real-time jobs are then waited for."""
+
+    def __init__(
+        self, jobs: Jobs, storage: JobStorage, bells: Bells, events: JobEvents, wait_seconds: int
+    ) -> None:
+        self._jobs = jobs
+        self._storage = storage
+        self._bells = bells
+        self._events = events
+        self._wait_seconds = wait_seconds
+
+    def start(self, job: Job, actor: str) -> Job:
+        """Queue the job; a second start changes nothing and returns the job as it is.
+
+        Raises ParametersMissing, ParametersNotJson, ParametersRefused, AlreadyFinished.
+        """
+        if job["status"] == Status.CREATED:
+            self._check_models(job)
+            content = self._storage.read_parameters(job)
+            if content is None:
+                raise ParametersMissing
+            model_ids = [model["id"] for model in job["models"]]
+            summary = summarise(job["task_type"], read_parameters(content), model_ids)
+            queued = self._jobs.queue(job["_id"], actor, summary)
+            if queued is not None:
+                self._bells.ring(queued["endpoint"])
+                return queued
+        # Somebody else started it meanwhile, or long ago.
+        current = self._jobs.find(job["_id"], owner=None) or job
+        if current["status"] == Status.CANCELLED:
+            raise AlreadyFinished(job["_id"], current["status"])
+        return current
+
+    def wait(self, job_id: str) -> Job:
+        """The finished job. Raises StillRunning when it takes longer than the gateway waits."""
+        job: Job | None = None
+        for event in self._events.listen(job_id, self._wait_seconds):
+            if event is not None and not Status(event["status"]).is_final:
+                continue
+            job = self._jobs.find(job_id, owner=None)
+            if job is None or Status(job["status"]).is_final:
+                break
+        if job is None or not Status(job["status"]).is_final:
+            raise StillRunning
+        return job
+
+    @staticmethod
+    def _check_models(job: dict[str, Any]) -> None:
+        kinds = {model["type"] for model in job["models"]}
+        if job["task_type"] in NEEDS_CHECKPOINT and "Stable-diffusion" not in kinds:
+            raise BadRequest(f'{job["task_type"]} needs a model of the type "Stable-diffusion" in models')

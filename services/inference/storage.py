@@ -1,0 +1,83 @@
+"""Where the objects of a job lie."""
+
+import json
+from typing import Any
+
+from services.common.s3 import ObjectStore
+
+LARGEST_PARAMETERS = 64 * 2**20
+
+
+def parameters_key(task_type: str, job_id: str) -> str:
+    """The uploaded generation parameters."""
+    return f"{task_type}/infer_v2/{job_id}/api_param.json"
+
+
+def result_prefix(job_id: str) -> str:
+    """The folder of the pictures and their parameter file."""
+    return f"out/{job_id}/result/"
+
+
+def result_file(job_id: str) -> str:
+    """The name of the parameter file beside the pictures."""
+    return f"{job_id}_param.json"
+
+
+def output_key(job_id: str) -> str:
+    """The raw output."""
+    return f"sagemaker_output/{job_id}.out"
+
+
+class JobStorage:
+    """The objects of jobs in the platform's bucket."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def parameters_location(self, job: dict[str, Any]) -> str:
+        """`s3://…` of the parameters."""
+        return self._store.location(parameters_key(job["task_type"], job["_id"]))
+
+    def output_location(self, job_id: str) -> str:
+        """`s3://…` of the raw output."""
+        return self._store.location(output_key(job_id))
+
+    def upload_url(self, job: dict[str, Any]) -> str:
+        """Where the client PUTs the parameters."""
+        return self._store.presign_put(parameters_key(job["task_type"], job["_id"]))
+
+    def parameters_url(self, job: dict[str, Any], audience: str) -> str:
+        """Where "client" or "worker" fetches the parameters."""
+        return self._store.presign_get(parameters_key(job["task_type"], job["_id"]), audience)
+
+    def read_parameters(self, job: dict[str, Any]) -> bytes | None:
+        """The uploaded parameters, None when there are none, cut off after what is too much to be any."""
+        return self._store.read(parameters_key(job["task_type"], job["_id"]), LARGEST_PARAMETERS + 1)
+
+    def write_parameters(self, job: dict[str, Any], text: str) -> None:
+        """Keep parameters that came inside a request."""
+        self._store.write(parameters_key(job["task_type"], job["_id"]), text.encode())
+
+    def result_urls(self, job_id: str, names: list[str]) -> list[str]:
+        """Where a client fetches results."""
+        return [self._store.presign_get(result_prefix(job_id) + name) for name in names]
+
+    def result_upload_urls(self, job_id: str, names: list[str], seconds: int) -> dict[str, str]:
+        """Where a worker PUTs results, for so many seconds."""
+        return {
+            name: self._store.presign_put(result_prefix(job_id) + name, "worker", seconds) for name in names
+        }
+
+    def model_url(self, key: str) -> str:
+        """Where a worker fetches a checkpoint file."""
+        return self._store.presign_get(key, "worker")
+
+    def write_output(self, job_id: str, output: dict[str, Any]) -> None:
+        """Keep the raw output."""
+        self._store.write(output_key(job_id), json.dumps(output).encode())
+
+    def delete_all(self, job: dict[str, Any]) -> None:
+        """Remove every object of the job."""
+        job_id = job["_id"]
+        self._store.delete([parameters_key(job["task_type"], job_id), output_key(job_id)])
+        self._store.delete_under(result_prefix(job_id))
