@@ -6,7 +6,6 @@ from jwt import PyJWKClient
 from services.common.identity import Authentication, KeySource
 from services.common.logs import set_up_logs
 from services.common.mongo import ping
-from services.common.s3 import ObjectStore
 from services.common.web import make_web_app
 from services.inference import internal_routes, routes
 from services.inference.config import Config
@@ -23,8 +22,8 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         "inference",
         Authentication(keys, config.internal.service_secret, config.worker_secret),
         [routes.blueprint, internal_routes.blueprint],
-        ready={"mongodb": lambda: ping(context.database), "s3": ObjectStore(config.s3).ping},
+        ready={"mongodb": lambda: ping(context.database), "s3": context.store.ping},
     )
     app.extensions["inference"] = context
-    context.jobs.ensure_indexes()
+    context.prepare()
     return app

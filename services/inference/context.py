@@ -11,6 +11,7 @@ from services.common.service_client import ServiceClient
 from services.inference.config import Config
 from services.inference.creation import JobCreation
 from services.inference.deletion import EndpointEnd, JobDeletion
+from services.inference.fairness import FairShare
 from services.inference.repository import Jobs
 from services.inference.running import JobRunning
 from services.inference.starting import JobStart
@@ -23,7 +24,9 @@ class Context:
 
     config: Config
     database: Documents
+    store: ObjectStore
     jobs: Jobs
+    shares: FairShare
     storage: JobStorage
     bells: Bells
     events: JobEvents
@@ -33,12 +36,20 @@ class Context:
     deletion: JobDeletion
     endpoint_end: EndpointEnd
 
+    def prepare(self) -> None:
+        """Make what the service stands on: indexes and the bucket; all of it may be there already."""
+        self.jobs.ensure_indexes()
+        self.shares.ensure_indexes()
+        self.store.ensure_bucket()
+
 
 def open_context(config: Config) -> Context:
     """Wire the parts; connections are made when they are first used."""
     database = open_database(config.mongo, "inference")
     jobs = Jobs(database)
-    storage = JobStorage(ObjectStore(config.s3))
+    shares = FairShare(database)
+    store = ObjectStore(config.s3)
+    storage = JobStorage(store)
     bells = Bells(make_celery("inference-bells", broker_url=config.redis_url))
     events = JobEvents(config.redis_url)
     secret = config.internal.service_secret
@@ -49,13 +60,15 @@ def open_context(config: Config) -> Context:
     return Context(
         config=config,
         database=database,
+        store=store,
         jobs=jobs,
+        shares=shares,
         storage=storage,
         bells=bells,
         events=events,
         creation=JobCreation(jobs, users, checkpoints, endpoints),
-        start=JobStart(jobs, storage, bells, events, config.realtime_wait_seconds),
-        running=JobRunning(jobs, storage, bells, events, config.lease_seconds, config.max_attempts),
+        start=JobStart(jobs, shares, storage, bells, events, config.realtime_wait_seconds),
+        running=JobRunning(jobs, shares, storage, bells, events, config.lease_seconds, config.max_attempts),
         deletion=JobDeletion(jobs, storage, bells, config.lease_seconds),
-        endpoint_end=EndpointEnd(jobs, endpoints, bells, events),
+        endpoint_end=EndpointEnd(jobs, shares, endpoints, bells, events),
     )

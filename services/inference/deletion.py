@@ -7,6 +7,7 @@ from services.common.bells import Bells
 from services.common.events import JobEvents
 from services.common.service_client import ServiceClient
 from services.common.times import now
+from services.inference.fairness import FairShare
 from services.inference.repository import Jobs
 from services.inference.storage import JobStorage
 
@@ -38,8 +39,11 @@ class JobDeletion:
 class EndpointEnd:
     """Moves waiting jobs away from an endpoint that is deleted."""
 
-    def __init__(self, jobs: Jobs, endpoints: ServiceClient, bells: Bells, events: JobEvents) -> None:
+    def __init__(
+        self, jobs: Jobs, shares: FairShare, endpoints: ServiceClient, bells: Bells, events: JobEvents
+    ) -> None:
         self._jobs = jobs
+        self._shares = shares
         self._endpoints = endpoints
         self._bells = bells
         self._events = events
@@ -60,7 +64,8 @@ class EndpointEnd:
         for number, job in enumerate(waiting):
             if others:
                 other = others[number % len(others)]
-                if self._jobs.move(job["_id"], name, other):
+                rank = self._shares.next_rank(other["name"], job["user"])
+                if self._jobs.move(job["_id"], name, other, rank):
                     self._bells.ring(other["name"])
                 continue
             reason = (

@@ -10,8 +10,6 @@ from services.common.web import read_json_object
 from services.inference.errors import ParametersNotJson, ParametersRefused
 from services.inference.storage import LARGEST_PARAMETERS
 
-MISSING_NUMBER = object()
-
 
 @dataclass(frozen=True)
 class Bounds:
@@ -22,7 +20,7 @@ class Bounds:
     largest: int
 
 
-# The GPU worker has the same table (gpu_worker/parameters.py); it trusts nobody either.
+# The GPU worker has the same bounds (gpu_worker/limits.py): it trusts nobody either.
 BOUNDS = {
     "width": Bounds(512, 64, 2048),
     "height": Bounds(512, 64, 2048),
@@ -31,7 +29,9 @@ BOUNDS = {
     "n_iter": Bounds(1, 1, 64),
 }
 MAX_IMAGES = 64
-LARGEST_SEED = 2**32 - 1
+LARGEST_DRAWN_SEED = 2**32 - 1  # as the WebUI draws them
+LARGEST_SEED = 2**53  # what every JSON reader keeps exactly
+LONGEST_NUMBER = 40
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,11 @@ def _whole(parameters: dict[str, Any], name: str) -> int:
 
 
 def _as_whole(value: Any) -> int | None:
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
@@ -115,7 +120,7 @@ def _seed(parameters: dict[str, Any]) -> int:
     if number is None:
         raise ParametersRefused(f"seed must be a whole number, not {_short(value)}")
     if number == -1:
-        return secrets.randbelow(LARGEST_SEED + 1)
+        return secrets.randbelow(LARGEST_DRAWN_SEED + 1)
     if not 0 <= number <= LARGEST_SEED:
         raise ParametersRefused(
             f"seed must be -1 (random) or between 0 and {LARGEST_SEED}, not {_short(value)}"

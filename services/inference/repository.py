@@ -15,6 +15,7 @@ from services.inference.states import FINAL, SHOWN, Status
 
 Job = dict[str, Any]
 ALIVE = {"$ne": Status.DELETED}
+IN_LINE = [("rank", ASCENDING), ("queued_at", ASCENDING)]
 
 
 def _entry(status: Status, actor: str, at: datetime, reason: str | None = None) -> dict[str, Any]:
@@ -33,7 +34,7 @@ class Jobs:
         self._jobs.create_index([("created_at", DESCENDING), ("_id", DESCENDING)])
         waiting = {"status": {"$in": [Status.QUEUED, Status.RUNNING]}}
         self._jobs.create_index(
-            [("endpoint", ASCENDING), ("status", ASCENDING), ("queued_at", ASCENDING)],
+            [("endpoint", ASCENDING), ("status", ASCENDING), *IN_LINE],
             partialFilterExpression=waiting,
             name="line",
         )
@@ -71,10 +72,11 @@ class Jobs:
         """The job's place in its endpoint's line, from 1; None when it does not wait."""
         if job["status"] != Status.QUEUED:
             return None
+        rank = job["rank"]
         before = {
             "endpoint": job["endpoint"],
             "status": Status.QUEUED,
-            "queued_at": {"$lt": job["queued_at"]},
+            "$or": [{"rank": {"$lt": rank}}, {"rank": rank, "queued_at": {"$lt": job["queued_at"]}}],
         }
         return self._jobs.count_documents(before) + 1
 
@@ -109,7 +111,7 @@ class Jobs:
         }
         self._jobs.insert_one(job)
 
-    def queue(self, job_id: str, actor: str, summary: Summary) -> Job | None:
+    def queue(self, job_id: str, actor: str, summary: Summary, rank: int) -> Job | None:
         """created → queued; None when it is not created (any more)."""
         at = now()
         return self._change(
@@ -119,6 +121,7 @@ class Jobs:
             at,
             {
                 "queued_at": at,
+                "rank": rank,
                 "seed": summary.seed,
                 "batch_key": summary.batch_key,
                 "steps": summary.steps,
@@ -164,15 +167,26 @@ class Jobs:
 
     # a worker's changes
 
+    def lines(self, endpoints: list[str]) -> list[str]:
+        """Those endpoints at which jobs wait, the one whose first has waited longest first."""
+        if len(endpoints) == 1:
+            return endpoints
+        heads = []
+        for name in endpoints:
+            query = {"endpoint": name, "status": Status.QUEUED}
+            head = self._jobs.find_one(query, {"queued_at": True}, sort=IN_LINE)
+            heads += [(head["queued_at"], name)] if head else []
+        return [name for _, name in sorted(heads)]
+
     def claim(
-        self, worker_id: str, endpoints: list[str], lease_seconds: int, batch_key: str | None = None
+        self, worker_id: str, endpoint: str, lease_seconds: int, batch_key: str | None = None
     ) -> Job | None:
-        """queued → running: the first in line, with the next attempt number and a lease.
+        """queued → running: the first in the endpoint's line, with the next attempt number and a lease.
 
         With `batch_key` only a job that can be computed together with one of that key.
         """
         at = now()
-        query: dict[str, Any] = {"endpoint": {"$in": endpoints}, "status": Status.QUEUED}
+        query: dict[str, Any] = {"endpoint": endpoint, "status": Status.QUEUED}
         if batch_key is not None:
             query["batch_key"] = batch_key
         return self._jobs.find_one_and_update(
@@ -188,7 +202,7 @@ class Jobs:
                 "$unset": {"timeline": ""},
                 "$push": {"history": _entry(Status.RUNNING, worker_id, at)},
             },
-            sort=[("queued_at", ASCENDING)],
+            sort=IN_LINE,
             return_document=ReturnDocument.AFTER,
         )
 
@@ -261,7 +275,7 @@ class Jobs:
         query = {"endpoint": endpoint, "status": {"$in": [Status.CREATED, Status.QUEUED]}}
         return list(self._jobs.find(query).sort("queued_at", ASCENDING))
 
-    def move(self, job_id: str, old: str, endpoint: dict[str, Any]) -> Job | None:
+    def move(self, job_id: str, old: str, endpoint: dict[str, Any], rank: int) -> Job | None:
         """Let a waiting job wait at another endpoint; None when it has begun or moved meanwhile."""
         return self._jobs.find_one_and_update(
             {"_id": job_id, "endpoint": old, "status": {"$in": [Status.CREATED, Status.QUEUED]}},
@@ -270,6 +284,7 @@ class Jobs:
                     "endpoint": endpoint["name"],
                     "endpoint_id": endpoint["id"],
                     "instance_type": endpoint["instance_type"],
+                    "rank": rank,
                 }
             },
             return_document=ReturnDocument.AFTER,

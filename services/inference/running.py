@@ -9,6 +9,7 @@ from services.common.errors import BadRequest
 from services.common.events import JobEvents
 from services.common.times import now
 from services.inference.errors import AttemptOver
+from services.inference.fairness import FairShare
 from services.inference.job_view import raw_output
 from services.inference.repository import Job, Jobs
 from services.inference.schemas import IMAGE_NAME
@@ -24,6 +25,7 @@ class JobRunning:
     def __init__(
         self,
         jobs: Jobs,
+        shares: FairShare,
         storage: JobStorage,
         bells: Bells,
         events: JobEvents,
@@ -31,6 +33,7 @@ class JobRunning:
         max_attempts: int,
     ) -> None:
         self._jobs = jobs
+        self._shares = shares
         self._storage = storage
         self._bells = bells
         self._events = events
@@ -39,23 +42,28 @@ class JobRunning:
 
     def claim(self, worker_id: str, endpoints: list[str], room: int) -> list[dict[str, Any]]:
         """The first job in line and, up to `room`, others that can be computed together with it."""
-        first = self._jobs.claim(worker_id, endpoints, self._lease_seconds)
+        first = self._claim_first(worker_id, endpoints)
+        # Nobody else may be there to notice silent workers: the reaper needs Redis, claims do not.
+        if first is None and self.requeue_expired():
+            first = self._claim_first(worker_id, endpoints)
         if first is None:
-            # Nobody else may be there to notice: the reaper needs Redis, claims do not.
-            if not self.requeue_expired():
-                return []
-            first = self._jobs.claim(worker_id, endpoints, self._lease_seconds)
-        claimed = [first] if first else []
-        while claimed and len(claimed) < room:
-            alike = self._jobs.claim(
-                worker_id, [claimed[0]["endpoint"]], self._lease_seconds, claimed[0]["batch_key"]
-            )
+            return []
+        claimed = [first]
+        while len(claimed) < room:
+            alike = self._jobs.claim(worker_id, first["endpoint"], self._lease_seconds, first["batch_key"])
             if alike is None:
                 break
             claimed.append(alike)
+        self._shares.claimed(first["endpoint"], first["rank"])
         for job in claimed:
             self._tell(job)
         return [self._for_worker(job) for job in claimed]
+
+    def _claim_first(self, worker_id: str, endpoints: list[str]) -> Job | None:
+        for endpoint in self._jobs.lines(endpoints):
+            if job := self._jobs.claim(worker_id, endpoint, self._lease_seconds):
+                return job
+        return None
 
     def report(self, job_id: str, worker_id: str, attempt: int, report: dict[str, Any]) -> None:
         """Renew the lease and keep the progress. Raises AttemptOver."""

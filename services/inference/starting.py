@@ -6,6 +6,7 @@ from services.common.bells import Bells
 from services.common.errors import BadRequest
 from services.common.events import JobEvents
 from services.inference.errors import AlreadyFinished, ParametersMissing, StillRunning
+from services.inference.fairness import FairShare
 from services.inference.parameters import read_parameters, summarise
 from services.inference.repository import Job, Jobs
 from services.inference.states import Status
@@ -18,9 +19,16 @@ class JobStart:
     """created → queued, once; Real-time jobs are then waited for."""
 
     def __init__(
-        self, jobs: Jobs, storage: JobStorage, bells: Bells, events: JobEvents, wait_seconds: int
+        self,
+        jobs: Jobs,
+        shares: FairShare,
+        storage: JobStorage,
+        bells: Bells,
+        events: JobEvents,
+        wait_seconds: int,
     ) -> None:
         self._jobs = jobs
+        self._shares = shares
         self._storage = storage
         self._bells = bells
         self._events = events
@@ -38,7 +46,8 @@ class JobStart:
                 raise ParametersMissing
             model_ids = [model["id"] for model in job["models"]]
             summary = summarise(job["task_type"], read_parameters(content), model_ids)
-            queued = self._jobs.queue(job["_id"], actor, summary)
+            rank = self._shares.next_rank(job["endpoint"], job["user"])
+            queued = self._jobs.queue(job["_id"], actor, summary, rank)
             if queued is not None:
                 self._bells.ring(queued["endpoint"])
                 return queued

@@ -5,7 +5,7 @@ from typing import Any
 
 from services.common.s3 import ObjectStore
 
-LARGEST_PARAMETERS = 64 * 2**20
+LARGEST_PARAMETERS = 32 * 2**20
 
 
 def parameters_key(task_type: str, job_id: str) -> str:
