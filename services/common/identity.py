@@ -11,7 +11,7 @@ import jwt
 from flask import Flask, g, request
 from jwt.types import Options
 
-from services.common.errors import Forbidden, Unauthorized
+from services.common.errors import Forbidden, Unauthorized, Unavailable
 
 HEADER = "X-Internal-Token"
 ISSUER = "sdfleet"
@@ -67,11 +67,14 @@ class Authentication:
         self._verified = functools.lru_cache(maxsize=2048)(self._verify_signature)
 
     def caller_of(self, token: str | None, audience: str) -> Caller:
-        """The caller that `token` proves. Raises Unauthorized when it does not."""
+        """The caller that `token` proves. Raises Unauthorized when it does not,
+        Unavailable when the keys to check it cannot be had."""
         if not token:
             raise Unauthorized
         try:
             claims = self._verified(token, audience)
+        except jwt.PyJWKClientConnectionError:
+            raise Unavailable from None
         except jwt.PyJWTError:
             raise Unauthorized from None
         if claims["exp"] < time.time():

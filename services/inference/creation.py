@@ -1,9 +1,9 @@
 """Creating a job: whose it is, which models it uses, which endpoint serves it."""
 
-import uuid
 from typing import Any
 
 from services.common.errors import BadRequest, Forbidden
+from services.common.idempotency import create_once
 from services.common.identity import Caller
 from services.common.service_client import ServiceClient
 from services.inference.errors import CheckpointsNotFound, EndpointNotAvailable, NoEndpoint
@@ -25,13 +25,15 @@ class JobCreation:
         self._endpoints = endpoints
 
     def create(self, wanted: dict[str, Any], caller: Caller) -> Job:
-        """Keep a new job. Raises Forbidden, CheckpointsNotFound, NoEndpoint, EndpointNotAvailable."""
+        """Keep a new job, or find the one that a repeated call has made.
+
+        Raises Forbidden, CheckpointsNotFound, NoEndpoint, EndpointNotAvailable.
+        """
         owner, roles = self._owner(wanted.get("user_id"), caller)
         models = self._models(wanted["models"], owner, roles, caller)
         name = wanted.get("sagemaker_endpoint_name") or wanted.get("sagemaker_endpoint")
         endpoint = self._endpoint(wanted.get("inference_type"), name, owner, roles, caller)
         job: Job = {
-            "_id": str(uuid.uuid4()),
             "user": owner,
             "roles": roles,
             "task_type": wanted["task_type"],
@@ -43,8 +45,10 @@ class JobCreation:
             "filters": wanted["filters"],
             "request_id": wanted.get("request_id"),
         }
-        self._jobs.add(job)
-        return job
+        return create_once(
+            create=lambda job_id: self._jobs.add({"_id": job_id} | job),
+            find=lambda job_id: self._jobs.find(job_id, owner),
+        )
 
     def _owner(self, user_id: str | None, caller: Caller) -> tuple[str, list[str]]:
         """The user whom the job belongs to: the caller, or another for whom the caller may act."""

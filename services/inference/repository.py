@@ -99,8 +99,8 @@ class Jobs:
 
     # a client's changes
 
-    def add(self, job: Job) -> None:
-        """Keep a new job."""
+    def add(self, job: Job) -> Job:
+        """Keep a new job; raises DuplicateKeyError when its id is taken."""
         at = now()
         job |= {
             "status": Status.CREATED,
@@ -110,6 +110,7 @@ class Jobs:
             "history": [_entry(Status.CREATED, job["user"], at)],
         }
         self._jobs.insert_one(job)
+        return job
 
     def queue(self, job_id: str, actor: str, summary: Summary, rank: int) -> Job | None:
         """created → queued; None when it is not created (any more)."""

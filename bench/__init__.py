@@ -1,0 +1,1 @@
+"""Benchmarks: sdfleet beside the bare thing, in the same run."""

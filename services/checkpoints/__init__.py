@@ -1,0 +1,1 @@
+"""Checkpoint files: uploads, names, who may use which."""

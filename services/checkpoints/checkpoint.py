@@ -1,0 +1,111 @@
+"""What a checkpoint is: its files, its states, and who may see it."""
+
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Self
+
+from services.common.identity import Caller
+
+TYPES = (
+    "Stable-diffusion",
+    "embeddings",
+    "Lora",
+    "hypernetworks",
+    "ControlNet",
+    "VAE",
+    "Upscaler",
+    "FaceRestore",
+    "Segmentation",
+    "Interrogator",
+    "Annotator",
+)
+INITIAL, ACTIVE, DISABLED = STATUSES = ("Initial", "Active", "Disabled")
+DELETING = "Deleting"  # no client sees it: its names are free, its objects are about to go
+
+# What an Initial checkpoint waits for.
+UPLOADING, VERIFYING, IMPORTING, FAILED = "uploading", "verifying", "importing", "failed"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a checkpoint."""
+
+    name: str
+    key: str
+    parts_number: int = 0
+    upload_id: str | None = None
+    size: int | None = None  # bytes; known from the parts before they are put together
+    etag: str | None = None  # the object is whole and its header was found valid
+    sha256: str | None = None  # lower-case hex: what the client promised, or what was computed
+    url: str | None = None  # where an import fetches it
+
+    @property
+    def complete(self) -> bool:
+        """Whether the object is whole and valid."""
+        return self.etag is not None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as MongoDB keeps it."""
+
+    id: str
+    type: str
+    status: str
+    creator: str
+    allowed: list[str]
+    files: list[File]
+    params: dict[str, Any]
+    created: datetime
+    touched: datetime
+    stage: str | None = None
+    error: str | None = None
+    progress: dict[str, Any] | None = None
+    move: dict[str, Any] | None = None  # {name, type} that a rename is going to give it
+    trash: list[dict[str, Any]] = field(default_factory=list)  # {key, since} of objects that were moved away
+    request_key: dict[str, Any] | None = None
+    lease: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its files."""
+        return [file.name for file in self.files]
+
+    @property
+    def busy_with(self) -> str | None:
+        """What is being done with it in the background."""
+        if self.status == INITIAL and self.stage == VERIFYING:
+            return "verification"
+        return "update" if self.move else None
+
+    def to_document(self) -> dict[str, Any]:
+        """What MongoDB keeps."""
+        document = {key: value for key, value in asdict(self).items() if value is not None}
+        document["_id"] = document.pop("id")
+        return document
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """A checkpoint read from MongoDB; fields of newer versions are ignored."""
+        known = {entry.name for entry in fields(cls)}
+        values = {key: value for key, value in document.items() if key in known}
+        values["files"] = [File(**file) for file in document["files"]]
+        return cls(id=document["_id"], **values)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Somebody who looks at checkpoints."""
+
+    username: str
+    roles: tuple[str, ...] = ()
+    see_all: bool = False
+
+    @classmethod
+    def of(cls, caller: Caller) -> Self:
+        """The user behind a request."""
+        return cls(caller.name, caller.roles, caller.may("checkpoint:all"))
+
+    def owns(self, checkpoint: Checkpoint) -> bool:
+        """Whether they may change it."""
+        return self.see_all or checkpoint.creator == self.username

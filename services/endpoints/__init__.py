@@ -1,0 +1,1 @@
+"""Endpoints: what serves image jobs, on which machines, and how many."""

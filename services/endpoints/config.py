@@ -1,0 +1,70 @@
+"""Settings of the endpoints service."""
+
+from dataclasses import dataclass
+
+from services.common.settings import InternalSettings, MongoSettings, read_settings, secret, setting
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError("it must be a number above zero")
+    return number
+
+
+def _ceilings(text: str) -> tuple[tuple[str, int], ...]:
+    """Parse `local.cpu=4,ml.g5.2xlarge=2`."""
+    ceilings: dict[str, int] = {}
+    for part in text.split(","):
+        instance_type, separator, number = part.strip().partition("=")
+        if not instance_type or not separator or not number.strip().isdecimal():
+            raise ValueError("it must look like local.cpu=4,ml.g5.2xlarge=2")
+        ceilings[instance_type] = int(number)
+    return tuple(ceilings.items())
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that the endpoints service is told from outside."""
+
+    mongo: MongoSettings
+    internal: InternalSettings
+    worker_secret: str = secret("WORKER_SECRET", "signs the GPU workers' calls (32 characters or more)")
+    inference_url: str = setting("INFERENCE_URL", "internal base address of the inference service")
+    ceilings: tuple[tuple[str, int], ...] = setting(
+        "ENDPOINT_CAPACITY",
+        "instances that each instance type may have, as TYPE=N,TYPE=N "
+        "(a type that is not named: the slots of its registered workers)",
+        default=(),
+        parse=_ceilings,
+    )
+    worker_lost_seconds: float = setting(
+        "WORKER_LOST_SECONDS",
+        "a worker that is silent for so long loses its endpoints to others",
+        default=10.0,
+        parse=_above_zero,
+    )
+    creation_seconds: float = setting(
+        "ENDPOINT_CREATION_SECONDS",
+        "an endpoint that has no instance after so long is Failed",
+        default=900.0,
+        parse=_above_zero,
+    )
+    backlog_per_instance: float = setting(
+        "AUTOSCALING_BACKLOG_PER_INSTANCE",
+        "autoscaling adds instances until each has at most so many jobs",
+        default=5.0,
+        parse=_above_zero,
+    )
+    cooldown_seconds: float = setting(
+        "AUTOSCALING_COOLDOWN_SECONDS",
+        "autoscaling takes an instance away after so long with little to do",
+        default=120.0,
+        parse=_above_zero,
+    )
+    log_level: str = setting("LOG_LEVEL", "least level of log lines", default="INFO")
+
+    @classmethod
+    def from_env(cls) -> "Config":
+        """Read the environment."""
+        return read_settings(cls)

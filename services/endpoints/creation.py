@@ -1,0 +1,125 @@
+"""New endpoints: what is checked before one is kept, and in which order."""
+
+import uuid
+from typing import Any
+
+from services.common.errors import BadRequest
+from services.common.identity import Caller
+from services.common.service_client import ServiceClient
+from services.common.times import now
+from services.endpoints.backends.protocol import Backend
+from services.endpoints.errors import (
+    ActingForSomebodyElse,
+    AutoscalingNotSupported,
+    NameTaken,
+    RolesNotFound,
+    ServerlessNotSupported,
+    UserNotFound,
+)
+from services.endpoints.repository import AnsweredBefore, Endpoint, Endpoints
+from services.endpoints.states import EndpointType, Status
+
+SHORT_ID = 7
+TRIES_FOR_A_FREE_ID = 3
+
+
+class Directory:
+    """What the users service knows of names."""
+
+    def __init__(self, users: ServiceClient) -> None:
+        self._users = users
+
+    def check(self, usernames: list[str], roles: list[str]) -> None:
+        """Raise UserNotFound or RolesNotFound for names that do not exist."""
+        found = self._users.call("/internal/names", {"usernames": usernames, "roles": roles})
+        if found["missing_usernames"]:
+            raise UserNotFound(found["missing_usernames"][0])
+        if found["missing_roles"]:
+            raise RolesNotFound(found["missing_roles"])
+
+    def check_may_act_for(self, caller: Caller, username: str | None) -> None:
+        """Raise ActingForSomebodyElse when a body names another user and the caller may not act for them."""
+        if username not in {None, caller.name} and not caller.may("user:all"):
+            raise ActingForSomebodyElse(str(username))
+
+
+class Creation:
+    """Creates endpoints."""
+
+    def __init__(
+        self, endpoints: Endpoints, backend: Backend, backend_name: str, directory: Directory
+    ) -> None:
+        self._endpoints = endpoints
+        self._backend = backend
+        self._backend_name = backend_name
+        self._directory = directory
+
+    def create(self, body: dict[str, Any], caller: Caller, answer_key: str | None = None) -> Endpoint:
+        """The new endpoint in state Creating; the first answer again for a repeated `answer_key`."""
+        answer_key = f"{caller.name}\0{answer_key}" if answer_key else None
+        if answer_key and (answered := self._endpoints.answered(answer_key)):
+            return answered
+        endpoint = self._checked(body, caller)
+        for _ in range(TRIES_FOR_A_FREE_ID):
+            endpoint |= _identity(endpoint["endpoint_type"], body["endpoint_name"])
+            try:
+                self._endpoints.create(endpoint, self._backend.limit(endpoint["instance_type"]), answer_key)
+            except AnsweredBefore:
+                return self._endpoints.answered(answer_key or "") or endpoint
+            except NameTaken:
+                if body["endpoint_name"]:
+                    raise
+                continue  # seven characters of an id may repeat
+            return endpoint
+        raise NameTaken(endpoint["name"])
+
+    def _checked(self, body: dict[str, Any], caller: Caller) -> Endpoint:
+        endpoint_type = body.get("endpoint_type", EndpointType.ASYNC)
+        autoscaling = body.get("autoscaling_enabled", False)
+        creator = body.get("creator", caller.name)
+        roles = list(dict.fromkeys(body.get("assign_to_roles", caller.roles)))
+        self._directory.check_may_act_for(caller, creator)
+        if endpoint_type == EndpointType.SERVERLESS:
+            raise ServerlessNotSupported
+        if autoscaling and endpoint_type != EndpointType.ASYNC:
+            raise AutoscalingNotSupported
+        if not roles:
+            raise BadRequest("you have no role: an endpoint belongs to one role or more")
+        self._directory.check([creator] if creator != caller.name else [], roles)
+        return {
+            "endpoint_type": endpoint_type,
+            "instance_type": body["instance_type"],
+            "roles": roles,
+            "creator": creator,
+            "backend": self._backend_name,
+            "custom_docker_image_uri": body["custom_docker_image_uri"],
+            "status": Status.CREATING,
+            "error": None,
+            "created_at": now(),
+            "ended_at": None,
+        } | _scale(body, autoscaling)
+
+
+def _scale(body: dict[str, Any], autoscaling: bool) -> dict[str, Any]:
+    """The bounds and the first number of instances; without autoscaling all three are the same."""
+    count = least = most = body["initial_instance_count"]
+    if autoscaling:
+        least = body["min_instance_number"] or 0
+        most = body["max_instance_number"] or max(count, least)
+        if not least <= count <= most:
+            raise BadRequest(
+                f"initial_instance_count {count} is not between "
+                f"min_instance_number {least} and max_instance_number {most}"
+            )
+    return {
+        "autoscaling": autoscaling,
+        "wanted": count,
+        "min_instances": least,
+        "max_instances": most,
+        "quiet_since": None,
+    }
+
+
+def _identity(endpoint_type: str, name: str | None) -> dict[str, str]:
+    endpoint_id = str(uuid.uuid4())
+    return {"_id": endpoint_id, "name": f"esd-{endpoint_type.lower()}-{name or endpoint_id[:SHORT_ID]}"}

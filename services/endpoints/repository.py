@@ -1,0 +1,290 @@
+"""Every query and index of the endpoints service; each change of state is one atomic update."""
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from services.common.mongo import Documents
+from services.common.paging import after
+from services.common.times import now
+from services.endpoints.errors import NameTaken, ResourceLimitExceeded, RoleHasEndpoint
+from services.endpoints.states import LIVE, SERVING, SHOWN, Status
+
+Endpoint = dict[str, Any]
+NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
+# Jobs may be on their way to an endpoint when it ends, or run there: inference is told again after so long.
+NEXT_NOTICE = timedelta(seconds=15)
+ANSWER_REMEMBERED_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Whose endpoints a caller sees: everybody's, or their own and those of their roles."""
+
+    username: str | None
+    roles: Sequence[str]
+    everything: bool
+
+    def query(self) -> dict[str, Any]:
+        """The part of a query that leaves out what the caller may not see."""
+        shown: dict[str, Any] = {"status": {"$in": SHOWN}}
+        if self.everything:
+            return shown
+        return shown | {"$or": [{"creator": self.username}, {"roles": {"$in": list(self.roles)}}]}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many instances of its type an endpoint may find, and which types there are."""
+
+    instances: int
+    known_types: Iterable[str]
+
+
+class AnsweredBefore(Exception):
+    """The request with this idempotency key has been answered."""
+
+
+class Endpoints:
+    """The endpoints and what is wanted of them."""
+
+    def __init__(self, database: Documents) -> None:
+        self._database = database
+        self._endpoints: Collection[Endpoint] = database["endpoints"]
+        self._answers: Collection[dict[str, Any]] = database["answers"]
+        self._controller: Collection[dict[str, Any]] = database["controller"]
+
+    def ensure_indexes(self) -> None:
+        """Make the indexes that keep names and roles unique; a taken role is told before a taken name."""
+        self._endpoints.create_index(
+            [("endpoint_type", ASCENDING), ("roles", ASCENDING)],
+            unique=True,
+            partialFilterExpression={"status": {"$in": SERVING}},
+            name="one_of_a_type_per_role",
+        )
+        self._endpoints.create_index(
+            "name", unique=True, partialFilterExpression={"status": {"$in": SHOWN}}, name="unique_names"
+        )
+        self._endpoints.create_index(NEWEST_FIRST)
+        self._endpoints.create_index("notify_at", sparse=True)
+        self._answers.create_index("at", expireAfterSeconds=ANSWER_REMEMBERED_SECONDS)
+        self._controller.update_one({"_id": "creation"}, {"$setOnInsert": {"created": 0}}, upsert=True)
+
+    # creating
+
+    def create(self, endpoint: Endpoint, limit: Limit, answer_key: str | None) -> None:
+        """Keep a new endpoint.
+
+        Creations run one after the other, so that none can pass the limit unseen.
+        Raises RoleHasEndpoint, NameTaken, ResourceLimitExceeded, AnsweredBefore.
+        """
+
+        def keep(session: ClientSession) -> None:
+            self._controller.update_one({"_id": "creation"}, {"$inc": {"created": 1}}, session=session)
+            if answer_key:
+                self._remember(answer_key, endpoint, session)
+            try:
+                self._endpoints.insert_one(endpoint, session=session)
+            except DuplicateKeyError as error:
+                raise _taken(error, endpoint) from None
+            taken = self._instances_wanted(endpoint["instance_type"], session)
+            if taken > limit.instances:
+                before = taken - endpoint["wanted"]
+                raise ResourceLimitExceeded(
+                    endpoint["instance_type"],
+                    limit.instances,
+                    before,
+                    endpoint["wanted"],
+                    limit.known_types,
+                )
+
+        with self._database.client.start_session() as session:
+            session.with_transaction(keep)
+
+    def _remember(self, answer_key: str, endpoint: Endpoint, session: ClientSession) -> None:
+        try:
+            self._answers.insert_one(
+                {"_id": _digest(answer_key), "endpoint": endpoint, "at": endpoint["created_at"]},
+                session=session,
+            )
+        except DuplicateKeyError:
+            raise AnsweredBefore from None
+
+    def answered(self, answer_key: str) -> Endpoint | None:
+        """The endpoint as it was answered to the first request with this idempotency key."""
+        answer = self._answers.find_one({"_id": _digest(answer_key)})
+        return answer["endpoint"] if answer else None
+
+    def _instances_wanted(self, instance_type: str, session: ClientSession) -> int:
+        wanted = self._endpoints.aggregate(
+            [
+                {"$match": {"instance_type": instance_type, "status": {"$in": SERVING}}},
+                {"$group": {"_id": None, "wanted": {"$sum": "$wanted"}}},
+            ],
+            session=session,
+        )
+        return next((int(group["wanted"]) for group in wanted), 0)
+
+    # reading
+
+    def find(self, name: str, sight: Sight) -> Endpoint | None:
+        """The endpoint of this name or id."""
+        return self._endpoints.find_one({"$and": [_named([name]), sight.query()]})
+
+    def find_all(self, names: Sequence[str], sight: Sight) -> list[Endpoint]:
+        """The endpoints of these names or ids."""
+        return list(self._endpoints.find({"$and": [_named(names), sight.query()]}))
+
+    def page(self, sight: Sight, creator: str | None, limit: int, last_key: str | None) -> list[Endpoint]:
+        """Endpoints newest first, one more than `limit` when there is a next page."""
+        query = {
+            "$and": [sight.query(), {"creator": creator} if creator else {}, after(last_key, "created_at")]
+        }
+        return list(self._endpoints.find(query).sort(NEWEST_FIRST).limit(limit + 1))
+
+    def candidates(self, sight: Sight, endpoint_type: str | None, name: str | None) -> list[Endpoint]:
+        """Those that may take a job now or soon, newest first."""
+        query = [
+            {"status": {"$in": [Status.CREATING, Status.IN_SERVICE, Status.UPDATING]}},
+            sight.query(),
+            {"endpoint_type": endpoint_type} if endpoint_type else {},
+            _named([name]) if name else {},
+        ]
+        return list(self._endpoints.find({"$and": query}).sort(NEWEST_FIRST))
+
+    def live(self) -> list[Endpoint]:
+        """All that the controller cares for, oldest first."""
+        order = [("created_at", ASCENDING), ("_id", ASCENDING)]
+        return list(self._endpoints.find({"status": {"$in": LIVE}}).sort(order))
+
+    # changing
+
+    def begin_deletion(self, endpoint_id: str) -> bool:
+        """Any shown state → Deleting; False when it was there already."""
+        not_yet = [status for status in SHOWN if status != Status.DELETING]
+        return self._change(
+            {"_id": endpoint_id, "status": {"$in": not_yet}},
+            {"status": Status.DELETING, "wanted": 0, "notify_at": now(), "jobs_moved": False},
+        )
+
+    def finish_deletion(self, endpoint_id: str) -> bool:
+        """Deleting → Deleted, once its jobs are moved."""
+        return self._change(
+            {"_id": endpoint_id, "status": Status.DELETING, "jobs_moved": True},
+            {"status": Status.DELETED, "deleted_at": now()},
+        )
+
+    def in_service(self, endpoint_id: str) -> bool:
+        """Creating → InService."""
+        return self._change(
+            {"_id": endpoint_id, "status": Status.CREATING},
+            {"status": Status.IN_SERVICE, "ended_at": now()},
+        )
+
+    def fail(self, endpoint_id: str, reason: str) -> bool:
+        """Creating → Failed; the jobs that wait for it are moved."""
+        return self._change(
+            {"_id": endpoint_id, "status": Status.CREATING},
+            {
+                "status": Status.FAILED,
+                "error": reason,
+                "ended_at": now(),
+                "wanted": 0,
+                "notify_at": now(),
+                "jobs_moved": False,
+            },
+        )
+
+    def scale(self, endpoint: Endpoint, wanted: int) -> bool:
+        """InService or Updating → Updating with another number of instances."""
+        return self._change(
+            {
+                "_id": endpoint["_id"],
+                "status": {"$in": [Status.IN_SERVICE, Status.UPDATING]},
+                "wanted": endpoint["wanted"],
+            },
+            {"status": Status.UPDATING, "wanted": wanted, "quiet_since": None},
+        )
+
+    def updated(self, endpoint: Endpoint) -> bool:
+        """Updating → InService, when what was wanted has come about."""
+        return self._change(
+            {"_id": endpoint["_id"], "status": Status.UPDATING, "wanted": endpoint["wanted"]},
+            {"status": Status.IN_SERVICE},
+        )
+
+    def note_quiet(self, endpoint: Endpoint, since: datetime | None) -> None:
+        """Remember since when the endpoint has little to do."""
+        self._change(
+            {"_id": endpoint["_id"], "quiet_since": endpoint["quiet_since"], "wanted": endpoint["wanted"]},
+            {"quiet_since": since},
+        )
+
+    def _change(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        return self._endpoints.update_one(old, {"$set": new}).modified_count == 1
+
+    # telling inference
+
+    def to_notify(self) -> list[Endpoint]:
+        """Endpoints that ended and whose waiting jobs inference is to move."""
+        return list(self._endpoints.find({"notify_at": {"$lte": now()}}))
+
+    def notified(self, endpoint: Endpoint, jobs_left: bool) -> None:
+        """Inference has moved the waiting jobs; it is told twice at least, and until none is left."""
+        update: dict[str, Any] = {"$set": {"jobs_moved": True, "notify_at": now() + NEXT_NOTICE}}
+        if endpoint["jobs_moved"] and not jobs_left:
+            update = {"$unset": {"notify_at": ""}}
+        self._endpoints.update_one({"_id": endpoint["_id"], "notify_at": endpoint["notify_at"]}, update)
+
+    def forget_notice(self, endpoint: Endpoint) -> None:
+        """Do not tell inference: another endpoint has the name now and serves its jobs."""
+        self._endpoints.update_one(
+            {"_id": endpoint["_id"], "notify_at": endpoint["notify_at"]}, {"$unset": {"notify_at": ""}}
+        )
+
+    def name_lives_on(self, endpoint: Endpoint) -> bool:
+        """Whether a newer endpoint has taken this one's name."""
+        again = {"name": endpoint["name"], "status": {"$in": SHOWN}, "_id": {"$ne": endpoint["_id"]}}
+        return self._endpoints.count_documents(again, limit=1) == 1
+
+    # the controller's lease
+
+    def take_lease(self, seconds: float) -> str | None:
+        """The right to act as the controller for so long; None when another copy has it."""
+        holder, moment = uuid.uuid4().hex, now()
+        try:
+            self._controller.update_one(
+                {"_id": "lease", "until": {"$lt": moment}},
+                {"$set": {"holder": holder, "until": moment + timedelta(seconds=seconds)}},
+                upsert=True,
+            )
+        except DuplicateKeyError:
+            return None
+        return holder
+
+    def drop_lease(self, holder: str) -> None:
+        """Let the next copy act at once."""
+        self._controller.update_one({"_id": "lease", "holder": holder}, {"$set": {"until": now()}})
+
+
+def _named(names: Sequence[str]) -> dict[str, Any]:
+    return {"$or": [{"name": {"$in": list(names)}}, {"_id": {"$in": list(names)}}]}
+
+
+def _digest(answer_key: str) -> str:
+    return hashlib.sha256(answer_key.encode()).hexdigest()
+
+
+def _taken(error: DuplicateKeyError, endpoint: Endpoint) -> Exception:
+    where = error.details or {}
+    if "roles" in where.get("keyPattern", {}):
+        return RoleHasEndpoint(where["keyValue"]["roles"])
+    return NameTaken(endpoint["name"])

@@ -1,0 +1,1 @@
+"""The users service: who calls, and what they may do."""

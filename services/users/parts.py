@@ -1,0 +1,36 @@
+"""What the routes work with, made once per application."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from services.users.audit import AuditLog
+from services.users.authentication import Authenticator
+from services.users.config import Config
+from services.users.credentials_repository import CredentialsRepository
+from services.users.passwords import Passwords
+from services.users.repository import Repository
+from services.users.sessions import Sessions
+from services.users.signing import KeyRing
+
+EXTENSION = "sdfleet-users"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one users service."""
+
+    config: Config
+    repository: Repository
+    credentials: CredentialsRepository
+    ring: KeyRing
+    passwords: Passwords
+    authenticator: Authenticator
+    sessions: Sessions
+    audit_log: AuditLog
+
+
+def parts() -> Parts:
+    """The parts of the application that serves the current request."""
+    return cast(Parts, current_app.extensions[EXTENSION])
