@@ -72,12 +72,12 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
         yield running
 
 
-@pytest.fixture()
+@pytest.fixture(scope="session")
 def environment(parts: Infrastructure, keys: Keys) -> Callable[..., dict[str, str]]:
-    """The environment of a service of its own test deployment: databases named for tests, a bucket of its own."""
-    deployment = uuid.uuid4().hex[:8]
+    """Makes the environment of a deployment of its own: databases named for tests, its own bucket."""
 
     def make(**more: str) -> dict[str, str]:
+        deployment = uuid.uuid4().hex[:8]
         return {
             "MONGODB_URL": parts.mongodb_url,
             "MONGODB_DATABASE_PREFIX": f"test_{deployment}",

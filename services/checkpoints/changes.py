@@ -41,7 +41,7 @@ def _edits(caller: Caller, checkpoint: Checkpoint, body: Mapping[str, Any]) -> d
     if params is not None:
         if params.get("creator", checkpoint.creator) != checkpoint.creator:
             edits["creator"] = owner_named_by(caller, params)
-        edits["params"] = checkpoint.params | own_params(params)
+        edits["params"] = own_params(checkpoint.params | params)
     if body["allowed_roles_or_users"] is not None:
         edits["allowed"] = body["allowed_roles_or_users"]
     return edits

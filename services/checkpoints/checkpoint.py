@@ -37,7 +37,8 @@ class File:
     size: int | None = None  # bytes; known from the parts before they are put together
     etag: str | None = None  # the object is whole and its header was found valid
     sha256: str | None = None  # lower-case hex: what the client promised, or what was computed
-    url: str | None = None  # where an import fetches it
+    url: str | None = None  # where an import fetches it; forgotten when it is complete
+    source_etag: str | None = None  # of what is being imported: only the same is gone on with
 
     @property
     def complete(self) -> bool:
@@ -69,13 +70,15 @@ class Checkpoint:
     @property
     def names(self) -> list[str]:
         """The names of its files."""
-        return [file.name for file in self.files]
+        return [file.name for file in self.files if file.name]  # an import learns them on the way
 
     @property
     def busy_with(self) -> str | None:
         """What is being done with it in the background."""
         if self.status == INITIAL and self.stage == VERIFYING:
             return "verification"
+        if self.status == INITIAL and self.stage == IMPORTING:
+            return "creation"
         return "update" if self.move else None
 
     def to_document(self) -> dict[str, Any]:

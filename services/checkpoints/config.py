@@ -1,9 +1,18 @@
 """The settings of the checkpoints service."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from services.checkpoints.guard import parse_allowed
 from services.common.settings import InternalSettings, MongoSettings, S3Settings, read_settings, setting
+
+
+def parse_tokens(text: str) -> tuple[tuple[str, str], ...]:
+    """(host, token) of `host=token` pairs, separated by commas."""
+    pairs = [entry.strip().partition("=") for entry in text.split(",") if entry.strip()]
+    if not all(host and token for host, _, token in pairs):
+        raise ValueError("it must be host=token, separated by commas")
+    return tuple((host.lower().removeprefix("www."), token) for host, _, token in pairs)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,33 @@ class Config:
         "so long the old object of a renamed file stays for jobs that were promised it",
         default=86400,
         parse=int,
+    )
+    import_allowed_hosts: tuple[str, ...] = setting(
+        "CHECKPOINTS_IMPORT_ALLOW",
+        "private hosts (host or host:port, by commas) that files may be imported from",
+        default=(),
+        parse=parse_allowed,
+    )
+    import_tokens: tuple[tuple[str, str], ...] = field(
+        default=(),
+        repr=False,
+        metadata={
+            "variable": "CHECKPOINTS_IMPORT_TOKENS",
+            "doc": "bearer tokens for imports: host=token, by commas; sent to that host over https alone",
+            "parse": parse_tokens,
+        },
+    )
+    import_most_gb: float = setting(
+        "CHECKPOINTS_IMPORT_MAX_GB", "largest file that is imported, in GB", default=64.0, parse=float
+    )
+    import_least_rate: float = setting(
+        "CHECKPOINTS_IMPORT_MIN_RATE",
+        "bytes a second below which an import is given up",
+        default=2000.0,
+        parse=float,
+    )
+    import_patience: float = setting(
+        "CHECKPOINTS_IMPORT_PATIENCE", "seconds over which that rate is looked at", default=60.0, parse=float
     )
     lease_seconds: float = setting(
         "CHECKPOINTS_LEASE_SECONDS",

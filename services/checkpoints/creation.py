@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from services.checkpoints.checkpoint import INITIAL, UPLOADING, Checkpoint, File
+from services.checkpoints.checkpoint import IMPORTING, INITIAL, UPLOADING, Checkpoint, File
 from services.checkpoints.errors import ActsForAnother, KeyReused, NameTaken
 from services.checkpoints.filenames import check_names
+from services.checkpoints.guard import RefusedAddress, check_url
 from services.checkpoints.repository import Repository
 from services.checkpoints.storage import key_of
 from services.common.errors import BadRequest
@@ -18,8 +19,9 @@ from services.common.times import now
 
 KEY_LIFE = timedelta(hours=24)
 LONGEST_KEY = 255
+LARGEST_PARAMS = 65_536  # bytes of JSON
 MOST_PARTS = 50_000  # of all files of one request: their URLs make an answer of about 20 MB
-# What this service itself says in params.
+# What this service says in params.
 OURS = frozenset({"creator", "created", "multipart_upload", "error", "pending", "progress"})
 
 
@@ -32,8 +34,11 @@ def owner_named_by(caller: Caller, params: Mapping[str, Any]) -> str:
 
 
 def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What the client may say in params; the rest is this service's."""
-    return {name: value for name, value in params.items() if name not in OURS}
+    """What the client may say in params; the rest is this service's. Raises BadRequest."""
+    kept = {name: value for name, value in params.items() if name not in OURS}
+    if (size := len(json.dumps(kept))) > LARGEST_PARAMS:
+        raise BadRequest(f"params is too large ({size} bytes, maximum {LARGEST_PARAMS})")
+    return kept
 
 
 def new_upload(caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Checkpoint:
@@ -59,6 +64,19 @@ def new_upload(caller: Caller, body: Mapping[str, Any], key: str | None = None) 
             for file in files
         ],
     )
+
+
+def new_import(caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Checkpoint:
+    """A checkpoint, not yet stored, whose files are to be fetched; their names are learned on the way."""
+    for number, url in enumerate(body["urls"], start=1):
+        try:
+            check_url(url)
+        except RefusedAddress as reason:
+            raise BadRequest(f"URL {number} cannot be imported: {reason}") from None
+    if len(set(body["urls"])) != len(body["urls"]):
+        raise BadRequest("a URL is named twice in one request")
+    files = [File(name="", key="", url=url) for url in body["urls"]]
+    return _new(caller, body, key, str(uuid.uuid4()), IMPORTING, files)
 
 
 def _new(

@@ -33,7 +33,7 @@ class Deletion:
 
     def purge(self, checkpoint: Checkpoint) -> None:
         """Remove the objects, unfinished uploads and the record of a checkpoint that is out of sight."""
-        folders = {file.key.rpartition("/")[0] for file in checkpoint.files}
+        folders = {file.key.rpartition("/")[0] for file in checkpoint.files if file.key}
         folders.add(folder(checkpoint.type, checkpoint.id))
         folders |= {entry["key"].rpartition("/")[0] for entry in checkpoint.trash}
         if checkpoint.move:

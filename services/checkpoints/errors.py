@@ -83,3 +83,7 @@ class KeyReused(Conflict):
     """An Idempotency-Key that came with another body before."""
 
     message = "this Idempotency-Key was used for another request"
+
+
+class Cancelled(Exception):
+    """The checkpoint was deleted during the work, or somebody else has its lease; no client sees this."""

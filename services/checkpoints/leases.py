@@ -28,9 +28,9 @@ def exclusive(
 ) -> Iterator[Held | None]:
     """Hold the checkpoint's lease; renewed until the block ends, free `seconds` after the process dies.
 
-    Gives None when the checkpoint is not, or no longer, in that state. While somebody else holds it, this
-    waits a little longer than a dead process would keep it and then raises BusyCheckpoint; unless `wait`, at
-    once.
+    Gives None when the checkpoint is not, or no longer, in that state. While somebody else holds the lease,
+    this waits a little longer than a dead process would keep it, then raises BusyCheckpoint; unless it is not
+    to `wait`, then it gives None.
     """
     token = uuid.uuid4().hex
     checkpoint = _take(repository, checkpoint_id, status, token, seconds, wait)
@@ -53,13 +53,13 @@ def exclusive(
 def _take(
     repository: Repository, checkpoint_id: str, status: str, token: str, seconds: float, wait: bool
 ) -> Checkpoint | None:
-    deadline = time.monotonic() + (seconds * 1.2 if wait else 0)
+    deadline = time.monotonic() + seconds * 1.2
     while True:
         taken = repository.take_lease(checkpoint_id, status, token, seconds)
         if taken is not None:
             return taken
         current = repository.get(checkpoint_id)
-        if current is None or current.status != status:
+        if current is None or current.status != status or not wait:
             return None
         if time.monotonic() >= deadline:
             raise BusyCheckpoint(checkpoint_id)

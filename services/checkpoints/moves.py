@@ -75,8 +75,6 @@ class Moves:
         move = checkpoint.move or {}
         name = move["name"] if len(checkpoint.files) == 1 else file.name
         key = key_of(move["type"], checkpoint.id, name)
-        if key == file.key:
-            return file
         for open_key, upload_id in self._storage.open_uploads(key):  # what a dead process began
             self._storage.abort_upload(open_key, upload_id)
         self._storage.copy(file.key, key, file.size or 0)

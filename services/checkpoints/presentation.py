@@ -28,6 +28,8 @@ def _own_params(checkpoint: Checkpoint, bucket: str) -> dict[str, Any]:
     params: dict[str, Any] = {"creator": checkpoint.creator, "created": as_text(checkpoint.created)}
     if checkpoint.error:
         params["error"] = checkpoint.error
+    if checkpoint.progress and checkpoint.status == INITIAL:
+        params["progress"] = checkpoint.progress
     if checkpoint.move:
         params["pending"] = checkpoint.move
     if checkpoint.status == INITIAL and checkpoint.stage == UPLOADING:
@@ -45,13 +47,13 @@ def shown_with_urls(checkpoint: Checkpoint, storage: CheckpointStorage, uploads:
     return {"checkpoint": shown(checkpoint, storage), "s3PresignUrl": urls}
 
 
-def shown_upload(arrived: Arrived, finished: bool) -> dict[str, Any]:
+def shown_upload(arrived: Arrived) -> dict[str, Any]:
     """The members of UploadShape."""
     return {
         "filename": arrived.file.name,
-        "upload_id": None if finished else arrived.file.upload_id,
+        "upload_id": None if arrived.whole else arrived.file.upload_id,
         "parts_number": arrived.file.parts_number,
-        "complete": finished or (not arrived.parts and not arrived.missing),
+        "complete": arrived.whole,
         "parts": [
             {"PartNumber": part.number, "ETag": f'"{part.etag}"', "Size": part.size} for part in arrived.parts
         ],

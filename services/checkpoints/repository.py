@@ -13,6 +13,7 @@ from services.checkpoints.checkpoint import (
     ACTIVE,
     DELETING,
     DISABLED,
+    FAILED,
     INITIAL,
     STATUSES,
     UPLOADING,
@@ -73,7 +74,8 @@ class Repository:
         """Add a checkpoint and claim the names of its files. Raises NameTaken and KeyReused."""
 
         def add(session: ClientSession) -> None:
-            self._claim(checkpoint.id, checkpoint.names, session)
+            if checkpoint.names:
+                self._claim(checkpoint.id, checkpoint.names, session)
             self._checkpoints.insert_one(checkpoint.to_document(), session=session)
 
         with self._client.start_session() as session:
@@ -140,6 +142,51 @@ class Repository:
         asked = {"request_key.caller": caller, "request_key.key": key}
         self._checkpoints.update_one(asked | {"created": {"$lt": since}}, {"$unset": {"request_key": True}})
         return _read(self._checkpoints.find_one(asked))
+
+    # Imports
+
+    def keep_imported_file(self, checkpoint_id: str, token: str, index: int, file: File) -> bool:
+        """Keep what is known of a file, claim its name; False when the lease was lost. Raises NameTaken."""
+
+        def keep(session: ClientSession) -> bool:
+            holder = self._names.find_one({"_id": claim_of(file.name)}, session=session)
+            if holder is not None and holder != {
+                "_id": claim_of(file.name),
+                "checkpoint_id": checkpoint_id,
+                "index": index,
+            }:
+                raise NameTaken(file.name)
+            if holder is None:
+                claim = {"_id": claim_of(file.name), "checkpoint_id": checkpoint_id, "index": index}
+                self._names.insert_one(claim, session=session)
+            changes = {f"files.{index}": asdict(file), "touched": now()}
+            return self._change(_leased(checkpoint_id, token), changes, session) is not None
+
+        with self._client.start_session() as session:
+            try:
+                return session.with_transaction(keep)
+            except DuplicateKeyError:
+                raise NameTaken(file.name) from None
+
+    def note_progress(self, checkpoint_id: str, token: str, progress: Mapping[str, Any]) -> bool:
+        """Keep how far an import is; False when the lease was lost or the checkpoint deleted."""
+        changes = {"progress": dict(progress), "touched": now()}
+        return (
+            self._checkpoints.update_one(_leased(checkpoint_id, token), {"$set": changes}).matched_count == 1
+        )
+
+    def fail(self, checkpoint_id: str, token: str, error: str) -> bool:
+        """The import has failed for good: its names are free; False when the lease was lost."""
+
+        def mark(session: ClientSession) -> bool:
+            changes = {"stage": FAILED, "error": error, "touched": now()}
+            failed = self._change(_leased(checkpoint_id, token), changes, session)
+            if failed is not None:
+                self._names.delete_many({"checkpoint_id": checkpoint_id}, session=session)
+            return failed is not None
+
+        with self._client.start_session() as session:
+            return session.with_transaction(mark)
 
     # Moves: the new name is claimed with the plan, the old one freed with the outcome.
 
@@ -217,7 +264,12 @@ class Repository:
     def stalled(self, before: datetime) -> list[Checkpoint]:
         """Uploads that nobody touched since `before`."""
         return self._all(
-            {"status": INITIAL, "stage": UPLOADING, "touched": {"$lt": before}, **_unleased(now())}
+            {
+                "status": INITIAL,
+                "stage": {"$in": [UPLOADING, FAILED]},
+                "touched": {"$lt": before},
+                **_unleased(now()),
+            }
         )
 
     def planned_moves(self) -> list[str]:

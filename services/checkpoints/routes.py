@@ -6,8 +6,8 @@ from typing import Any
 from flask import Response, request
 
 from services.checkpoints.changes import apply_changes
-from services.checkpoints.checkpoint import INITIAL, Checkpoint, Viewer
-from services.checkpoints.creation import create_once, new_upload
+from services.checkpoints.checkpoint import Checkpoint, Viewer
+from services.checkpoints.creation import create_once, new_import, new_upload
 from services.checkpoints.errors import CheckpointNotFound, NotTheCreator
 from services.checkpoints.presentation import shown, shown_upload, shown_with_urls
 from services.checkpoints.schemas import (
@@ -23,7 +23,6 @@ from services.checkpoints.schemas import (
 )
 from services.checkpoints.wiring import current_parts
 from services.common.envelope import answer
-from services.common.errors import BadRequest
 from services.common.identity import current_caller, requires
 from services.common.paging import LARGEST_PAGE, next_key
 from services.common.web import ServiceBlueprint
@@ -52,12 +51,15 @@ def _own(checkpoint_id: str) -> Checkpoint:
 @blp.arguments(NewCheckpoint)
 @blp.answers(201, CreatedCheckpoint, "Created")
 @requires("checkpoint:create")
-def create_checkpoint(body: dict[str, Any]) -> dict[str, Any]:
-    """Begin a checkpoint: a URL for each part of each file."""
-    parts = current_parts()
+def create_checkpoint(body: dict[str, Any]) -> dict[str, Any] | Response:
+    """Begin a checkpoint: a URL for each part of each file, or an import in the background."""
+    parts, key = current_parts(), request.headers.get("Idempotency-Key")
     if "urls" in body:
-        raise BadRequest("import by URL is not there yet: please upload the files (filenames)")
-    made = new_upload(current_caller(), body, request.headers.get("Idempotency-Key"))
+        checkpoint = create_once(parts.repository, new_import(current_caller(), body, key))
+        parts.background.fetch(checkpoint.id)
+        dumped = CheckpointShape().dump(shown(checkpoint, parts.storage))
+        return answer(202, "Checkpoint creation in progress, please check later", {"checkpoint": dumped})
+    made = new_upload(current_caller(), body, key)
     checkpoint = parts.uploads.begin(create_once(parts.repository, made).id)
     return shown_with_urls(checkpoint, parts.storage, parts.uploads)
 
@@ -127,9 +129,8 @@ def list_uploads(checkpoint_id: str) -> dict[str, Any]:
     """The parts that arrived, and fresh URLs for the missing ones."""
     checkpoint = _own(checkpoint_id)
     arrived = current_parts().uploads.arrived(checkpoint)
-    finished = checkpoint.status != INITIAL
     return {
         "checkpoint_id": checkpoint.id,
         "status": checkpoint.status,
-        "uploads": [shown_upload(one, finished) for one in arrived],
+        "uploads": [shown_upload(one) for one in arrived],
     }

@@ -112,6 +112,13 @@ class CheckpointStorage:
             found.setdefault(part.number, []).append(part)
         return found
 
+    def put_part(self, key: str, upload_id: str, number: int, content: bytearray) -> str:
+        """Store one part; its ETag."""
+        answer = self._client.upload_part(
+            Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=bytes(content)
+        )
+        return answer["ETag"].strip('"')
+
     def complete_upload(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
         """Put the parts of these ETags together. Raises UploadRefused when S3 finds them wrong."""
         tags = [{"ETag": f'"{etags[number]}"', "PartNumber": number} for number in sorted(etags)]

@@ -5,20 +5,23 @@ import logging
 from datetime import timedelta
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from celery import Task
 from kombu.exceptions import KombuError
+from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from services.checkpoints.checkpoint import VERIFYING
+from services.checkpoints.checkpoint import IMPORTING, VERIFYING
 from services.checkpoints.config import Config
 from services.checkpoints.wiring import Background, Parts, connect
-from services.common.queues import make_celery
+from services.common.queues import PERIODIC, make_celery
 from services.common.times import now
 
 log = logging.getLogger(__name__)
 
 app = make_celery("checkpoints", "checkpoints")
 
+GO_ON_SECONDS = PERIODIC["checkpoints.go_on"][1]
 LONG = 12 * 3600  # seconds; who works longer on one checkpoint is stopped, the sweep has it tried again
 
 
@@ -27,10 +30,10 @@ def _parts() -> Parts:
     return connect(Config.from_env(), BACKGROUND)
 
 
-def _ask(task: "Task[Any, Any]", checkpoint_id: str) -> None:
+def _ask(task: "Task[Any, Any]", checkpoint_id: str, expires: float | None = None) -> None:
     """Send a task; a message that is lost is made good by the sweep."""
     try:
-        task.apply_async((checkpoint_id,), retry=False)
+        task.apply_async((checkpoint_id,), retry=False, expires=expires)
     except (RedisError, KombuError, OSError) as error:
         log.warning("a message was lost", extra={"task": task.name, "failure": type(error).__name__})
 
@@ -47,16 +50,43 @@ def move(checkpoint_id: str) -> None:
     _parts().moves.run(checkpoint_id)
 
 
+@app.task(
+    name="checkpoints.fetch",
+    acks_late=True,
+    soft_time_limit=LONG,
+    autoretry_for=(BotoCoreError, ClientError, PyMongoError),
+    max_retries=10,
+    retry_backoff=2,
+    retry_backoff_max=60,
+)
+def fetch(checkpoint_id: str) -> None:
+    """Import the files from their URLs."""
+    _parts().imports.run(checkpoint_id)
+
+
 @app.task(name="checkpoints.abort_stalled_uploads", acks_late=True, soft_time_limit=600)
 def abort_stalled_uploads() -> None:
-    """Free what nobody finishes, and go on with what a dead process left."""
+    """Free what nobody finishes, and what is no longer needed."""
     parts = _parts()
     parts.deletion.sweep(now() - timedelta(seconds=parts.config.stalled_seconds))
     parts.deletion.empty_trash(now() - timedelta(seconds=parts.config.keep_moved_seconds))
-    for checkpoint_id in parts.repository.unfinished_work([VERIFYING]):
-        _ask(verify, checkpoint_id)
-    for checkpoint_id in parts.repository.planned_moves():
-        _ask(move, checkpoint_id)
 
 
-BACKGROUND = Background(verify=functools.partial(_ask, verify), move=functools.partial(_ask, move))
+@app.task(name="checkpoints.go_on", acks_late=True, soft_time_limit=60)
+def go_on() -> None:
+    """Have somebody go on with what a dead process left, or what a lost message asked for."""
+    repository = _parts().repository
+    for task, waiting in (
+        (verify, repository.unfinished_work([VERIFYING])),
+        (fetch, repository.unfinished_work([IMPORTING])),
+        (move, repository.planned_moves()),
+    ):
+        for checkpoint_id in waiting:
+            _ask(task, checkpoint_id, expires=GO_ON_SECONDS)  # the next one asks again: they never pile up
+
+
+BACKGROUND = Background(
+    verify=functools.partial(_ask, verify),
+    move=functools.partial(_ask, move),
+    fetch=functools.partial(_ask, fetch),
+)

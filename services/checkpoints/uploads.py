@@ -42,6 +42,7 @@ class Arrived:
     parts: list[Part]
     missing: list[int]
     urls: list[str]
+    whole: bool = False  # nothing is left to upload
 
 
 class Uploads:
@@ -80,7 +81,8 @@ class Uploads:
     def arrived(self, checkpoint: Checkpoint) -> list[Arrived]:
         """What S3 holds of each file, and URLs for what is missing."""
         if checkpoint.status != INITIAL or checkpoint.stage != UPLOADING:
-            return [Arrived(file, [], [], []) for file in checkpoint.files]
+            whole = checkpoint.status != INITIAL
+            return [Arrived(file, [], [], [], whole or file.complete) for file in checkpoint.files]
         checkpoint = self.begin(checkpoint.id)
         return [self._arrived(file) for file in checkpoint.files]
 
@@ -214,7 +216,7 @@ class Uploads:
             self._storage.parts(file.key, file.upload_id) if file.upload_id and not file.complete else None
         )
         if parts is None:  # put together already
-            return Arrived(file, [], [], [])
+            return Arrived(file, [], [], [], whole=True)
         missing = [number for number in range(1, file.parts_number + 1) if number not in parts]
         return Arrived(
             file, [parts[number][-1] for number in sorted(parts)], missing, self.part_urls(file, missing)

@@ -7,6 +7,8 @@ from flask import current_app
 
 from services.checkpoints.config import Config
 from services.checkpoints.deletion import Deletion
+from services.checkpoints.fetching import ImportLimits
+from services.checkpoints.imports import Imports
 from services.checkpoints.moves import Moves
 from services.checkpoints.repository import Repository
 from services.checkpoints.storage import CheckpointStorage
@@ -22,12 +24,14 @@ class Parts:
     """What routes and tasks work with."""
 
     config: Config
+    background: "Background"
     database: Documents
     repository: Repository
     storage: CheckpointStorage
     deletion: Deletion
     uploads: Uploads
     moves: Moves
+    imports: Imports
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Background:
 
     verify: Callable[[str], None]
     move: Callable[[str], None]
+    fetch: Callable[[str], None]
 
 
 def connect(config: Config, background: Background) -> Parts:
@@ -46,7 +51,15 @@ def connect(config: Config, background: Background) -> Parts:
     deletion = Deletion(repository, storage)
     uploads = Uploads(repository, storage, deletion, config.lease_seconds, background.verify)
     moves = Moves(repository, storage, deletion, config.lease_seconds, background.move)
-    return Parts(config, database, repository, storage, deletion, uploads, moves)
+    limits = ImportLimits(
+        allowed_hosts=config.import_allowed_hosts,
+        tokens=dict(config.import_tokens),
+        most_bytes=int(config.import_most_gb * 10**9),
+        least_rate=config.import_least_rate,
+        patience=config.import_patience,
+    )
+    imports = Imports(repository, storage, deletion, config.lease_seconds, limits)
+    return Parts(config, background, database, repository, storage, deletion, uploads, moves, imports)
 
 
 def current_parts() -> Parts:

@@ -9,6 +9,8 @@ from webargs.flaskparser import FlaskParser
 from services.common.errors import BadRequest, InvalidBody
 from services.common.fields import LARGEST_INTEGER, MISSING
 
+DEEPEST = 80  # MongoDB keeps up to 180 levels, of which the document around a body takes some
+
 
 class BodyParser(FlaskParser):
     """Reads the body whatever its content type says, as existing clients need it."""
@@ -26,19 +28,23 @@ class BodyParser(FlaskParser):
         return body
 
 
-def _check_storable(value: Any) -> None:
+def _check_storable(value: Any, depth: int = 0) -> None:
     """Raise ValueError for what JSON can say and MongoDB cannot keep."""
+    if depth > DEEPEST:
+        raise ValueError("nested too deeply")
     if isinstance(value, str):
         value.encode("utf-8")  # lone surrogates raise UnicodeEncodeError, a ValueError
     elif isinstance(value, dict):
+        if "$ref" in value and "$id" in value:
+            raise ValueError("pymongo would read it back as a DBRef, which is no JSON")
         for key, member in value.items():
             if "\0" in key:
                 raise ValueError("a NUL in a field's name")
             _check_storable(key)
-            _check_storable(member)
+            _check_storable(member, depth + 1)
     elif isinstance(value, list):
         for member in value:
-            _check_storable(member)
+            _check_storable(member, depth + 1)
     elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         raise ValueError("a whole number of more than 64 bits")
 

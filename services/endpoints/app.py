@@ -19,7 +19,9 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
     if config is None:
         config = Config.from_env()
         set_up_logs(SERVICE, config.log_level)
-    keys = users_keys or jwt.PyJWKClient(f"{config.internal.users_url.rstrip('/')}/internal/jwks.json")
+    keys = users_keys or jwt.PyJWKClient(
+        f"{config.internal.users_url.rstrip('/')}/internal/jwks.json", timeout=5
+    )
     authentication = Authentication(keys, config.internal.service_secret, config.worker_secret)
     wiring = wire(config)
     wiring.endpoints.ensure_indexes()

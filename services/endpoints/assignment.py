@@ -1,6 +1,6 @@
 """Which worker serves which endpoint: a plan from what is wanted and what is there, without side effects."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.endpoints.workers import Slot
@@ -52,17 +52,21 @@ def fair_shares(wishes: Sequence[Wish], slots: int) -> dict[str, int]:
     return shares
 
 
-def plan(wishes: Sequence[Wish], machines: Sequence[Machine]) -> Plan:
+def plan(
+    wishes: Sequence[Wish], machines: Sequence[Machine], ceilings: Mapping[str, int] | None = None
+) -> Plan:
     """The changes that give every endpoint its share, spread over workers first.
 
-    `wishes` come oldest first. A plan for a state that is as wanted is empty.
+    `wishes` come oldest first; `ceilings` limit the slots of an instance type. A plan for a state that is as
+    wanted is empty.
     """
     result = Plan()
     for instance_type in sorted({machine.instance_type for machine in machines}):
         of_type = [machine for machine in machines if machine.instance_type == instance_type]
+        slots = sum(machine.slots for machine in of_type)
         shares = fair_shares(
             [wish for wish in wishes if wish.instance_type == instance_type],
-            sum(machine.slots for machine in of_type),
+            min(slots, (ceilings or {}).get(instance_type, slots)),
         )
         _free_surplus(of_type, shares, result)
         _spread(of_type, shares, result)

@@ -1,6 +1,5 @@
 """New endpoints: what is checked before one is kept, and in which order."""
 
-import uuid
 from typing import Any
 
 from services.common.errors import BadRequest
@@ -11,16 +10,14 @@ from services.endpoints.backends.protocol import Backend
 from services.endpoints.errors import (
     ActingForSomebodyElse,
     AutoscalingNotSupported,
-    NameTaken,
     RolesNotFound,
     ServerlessNotSupported,
     UserNotFound,
 )
-from services.endpoints.repository import AnsweredBefore, Endpoint, Endpoints
+from services.endpoints.repository import Endpoint, Endpoints
 from services.endpoints.states import EndpointType, Status
 
 SHORT_ID = 7
-TRIES_FOR_A_FREE_ID = 3
 
 
 class Directory:
@@ -54,24 +51,13 @@ class Creation:
         self._backend_name = backend_name
         self._directory = directory
 
-    def create(self, body: dict[str, Any], caller: Caller, answer_key: str | None = None) -> Endpoint:
-        """The new endpoint in state Creating; the first answer again for a repeated `answer_key`."""
-        answer_key = f"{caller.name}\0{answer_key}" if answer_key else None
-        if answer_key and (answered := self._endpoints.answered(answer_key)):
-            return answered
+    def create(self, endpoint_id: str, body: dict[str, Any], caller: Caller) -> Endpoint:
+        """The new endpoint in state Creating. Raises DuplicateKeyError for a taken id."""
         endpoint = self._checked(body, caller)
-        for _ in range(TRIES_FOR_A_FREE_ID):
-            endpoint |= _identity(endpoint["endpoint_type"], body["endpoint_name"])
-            try:
-                self._endpoints.create(endpoint, self._backend.limit(endpoint["instance_type"]), answer_key)
-            except AnsweredBefore:
-                return self._endpoints.answered(answer_key or "") or endpoint
-            except NameTaken:
-                if body["endpoint_name"]:
-                    raise
-                continue  # seven characters of an id may repeat
-            return endpoint
-        raise NameTaken(endpoint["name"])
+        name = body["endpoint_name"] or endpoint_id[:SHORT_ID]
+        endpoint |= {"_id": endpoint_id, "name": f"esd-{endpoint['endpoint_type'].lower()}-{name}"}
+        self._endpoints.create(endpoint, self._backend.limit(endpoint["instance_type"]))
+        return endpoint
 
     def _checked(self, body: dict[str, Any], caller: Caller) -> Endpoint:
         endpoint_type = body.get("endpoint_type", EndpointType.ASYNC)
@@ -118,8 +104,3 @@ def _scale(body: dict[str, Any], autoscaling: bool) -> dict[str, Any]:
         "max_instances": most,
         "quiet_since": None,
     }
-
-
-def _identity(endpoint_type: str, name: str | None) -> dict[str, str]:
-    endpoint_id = str(uuid.uuid4())
-    return {"_id": endpoint_id, "name": f"esd-{endpoint_type.lower()}-{name or endpoint_id[:SHORT_ID]}"}

@@ -1,6 +1,5 @@
 """Every query and index of the endpoints service; each change of state is one atomic update."""
 
-import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ Endpoint = dict[str, Any]
 NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 # Jobs may be on their way to an endpoint when it ends, or run there: inference is told again after so long.
 NEXT_NOTICE = timedelta(seconds=15)
-ANSWER_REMEMBERED_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,12 @@ class Limit:
     known_types: Iterable[str]
 
 
-class AnsweredBefore(Exception):
-    """The request with this idempotency key has been answered."""
-
-
 class Endpoints:
     """The endpoints and what is wanted of them."""
 
     def __init__(self, database: Documents) -> None:
         self._database = database
         self._endpoints: Collection[Endpoint] = database["endpoints"]
-        self._answers: Collection[dict[str, Any]] = database["answers"]
         self._controller: Collection[dict[str, Any]] = database["controller"]
 
     def ensure_indexes(self) -> None:
@@ -75,22 +68,19 @@ class Endpoints:
         )
         self._endpoints.create_index(NEWEST_FIRST)
         self._endpoints.create_index("notify_at", sparse=True)
-        self._answers.create_index("at", expireAfterSeconds=ANSWER_REMEMBERED_SECONDS)
         self._controller.update_one({"_id": "creation"}, {"$setOnInsert": {"created": 0}}, upsert=True)
 
     # creating
 
-    def create(self, endpoint: Endpoint, limit: Limit, answer_key: str | None) -> None:
+    def create(self, endpoint: Endpoint, limit: Limit) -> None:
         """Keep a new endpoint.
 
         Creations run one after the other, so that none can pass the limit unseen.
-        Raises RoleHasEndpoint, NameTaken, ResourceLimitExceeded, AnsweredBefore.
+        Raises RoleHasEndpoint, NameTaken, ResourceLimitExceeded, and DuplicateKeyError for a taken id.
         """
 
         def keep(session: ClientSession) -> None:
             self._controller.update_one({"_id": "creation"}, {"$inc": {"created": 1}}, session=session)
-            if answer_key:
-                self._remember(answer_key, endpoint, session)
             try:
                 self._endpoints.insert_one(endpoint, session=session)
             except DuplicateKeyError as error:
@@ -108,20 +98,6 @@ class Endpoints:
 
         with self._database.client.start_session() as session:
             session.with_transaction(keep)
-
-    def _remember(self, answer_key: str, endpoint: Endpoint, session: ClientSession) -> None:
-        try:
-            self._answers.insert_one(
-                {"_id": _digest(answer_key), "endpoint": endpoint, "at": endpoint["created_at"]},
-                session=session,
-            )
-        except DuplicateKeyError:
-            raise AnsweredBefore from None
-
-    def answered(self, answer_key: str) -> Endpoint | None:
-        """The endpoint as it was answered to the first request with this idempotency key."""
-        answer = self._answers.find_one({"_id": _digest(answer_key)})
-        return answer["endpoint"] if answer else None
 
     def _instances_wanted(self, instance_type: str, session: ClientSession) -> int:
         wanted = self._endpoints.aggregate(
@@ -279,12 +255,8 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
     return {"$or": [{"name": {"$in": list(names)}}, {"_id": {"$in": list(names)}}]}
 
 
-def _digest(answer_key: str) -> str:
-    return hashlib.sha256(answer_key.encode()).hexdigest()
-
-
 def _taken(error: DuplicateKeyError, endpoint: Endpoint) -> Exception:
     where = error.details or {}
-    if "roles" in where.get("keyPattern", {}):
+    if "roles" in where["keyPattern"]:
         return RoleHasEndpoint(where["keyValue"]["roles"])
-    return NameTaken(endpoint["name"])
+    return NameTaken(endpoint["name"]) if "name" in where["keyPattern"] else error

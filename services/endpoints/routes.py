@@ -2,19 +2,22 @@
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
 from services.common.envelope import answer
-from services.common.errors import BadRequest
+from services.common.idempotency import create_once
 from services.common.identity import Caller, current_caller, requires
 from services.common.paging import next_key
 from services.common.web import ServiceBlueprint
 from services.endpoints import repository, schemas
 from services.endpoints.errors import EndpointNotFound, NotYours
 from services.endpoints.repository import Sight
+from services.endpoints.states import Status
 from services.endpoints.wiring import wired
 
-LONGEST_IDEMPOTENCY_KEY = 255
+EVERYTHING = Sight(None, (), everything=True)
+# A repeated creation gets the first answer, whatever has become of the endpoint since.
+AS_CREATED = {"status": Status.CREATING, "instance_count": 0, "error": None, "ended_at": None}
 
 blp = ServiceBlueprint("endpoints", __name__, description="Endpoints: where image jobs run")
 
@@ -25,9 +28,13 @@ blp = ServiceBlueprint("endpoints", __name__, description="Endpoints: where imag
 @requires("sagemaker_endpoint:create")
 def create_endpoint(body: dict[str, Any]) -> Response:
     """Start the deployment of an endpoint."""
-    endpoint = wired().creation.create(body, current_caller(), _idempotency_key())
-    wired().controller.reconcile()
-    shown = schemas.Endpoint().dump(endpoint | {"instance_count": 0})
+    caller, parts = current_caller(), wired()
+    endpoint = create_once(
+        lambda endpoint_id: parts.creation.create(endpoint_id, body, caller),
+        lambda endpoint_id: parts.endpoints.find(endpoint_id, EVERYTHING),
+    )
+    parts.controller.reconcile()
+    shown = schemas.Endpoint().dump(endpoint | AS_CREATED)
     return answer(200, f"Endpoint deployment started: {endpoint['name']}", shown)
 
 
@@ -87,13 +94,6 @@ def get_instances(name: str) -> dict[str, Any]:
         # A worker serves others too: what it loads and runs for them is theirs.
         instances = [instance | {"loaded": [], "running": []} for instance in instances]
     return {"instances": instances}
-
-
-def _idempotency_key() -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key and len(key) > LONGEST_IDEMPOTENCY_KEY:
-        raise BadRequest(f"Idempotency-Key is longer than {LONGEST_IDEMPOTENCY_KEY} characters")
-    return key or None
 
 
 def _sight(caller: Caller) -> Sight:

@@ -50,7 +50,7 @@ class LocalBackend:
             if endpoint["status"] in SERVING
         ]
         by_id = {endpoint["_id"]: endpoint for endpoint in endpoints}
-        changes = plan(wishes, machines)
+        changes = plan(wishes, machines, self._ceilings)
         for worker_id, slot in changes.frees:
             self._workers.free_slot(worker_id, slot)
         for worker_id, slot in changes.takes:

@@ -1,0 +1,94 @@
+"""Imports files by URL: streamed into multipart uploads in constant memory, resumed after any death."""
+
+import functools
+import logging
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+from services.checkpoints.checkpoint import DELETING, IMPORTING, File
+from services.checkpoints.deletion import Deletion
+from services.checkpoints.errors import Cancelled, NameTaken, UnusableFileName
+from services.checkpoints.fetching import Fetch, ImportLimits
+from services.checkpoints.guard import RefusedAddress
+from services.checkpoints.leases import Held, exclusive
+from services.checkpoints.progress import Progress
+from services.checkpoints.repository import Repository
+from services.checkpoints.safetensors_header import InvalidHeader
+from services.checkpoints.sources import SourceRefused
+from services.checkpoints.storage import CheckpointStorage, folder
+
+log = logging.getLogger(__name__)
+
+FILES_AT_ONCE = 3
+
+HOPELESS = (RefusedAddress, SourceRefused, UnusableFileName, NameTaken, InvalidHeader)
+
+
+class Imports:
+    """Fetches the files of checkpoints that were created from URLs."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        storage: CheckpointStorage,
+        deletion: Deletion,
+        lease_seconds: float,
+        limits: ImportLimits,
+    ) -> None:
+        self._repository = repository
+        self._storage = storage
+        self._deletion = deletion
+        self._lease_seconds = lease_seconds
+        self._limits = limits
+
+    def run(self, checkpoint_id: str) -> None:
+        """Import the files and make the checkpoint Active, or say on it why not.
+
+        Failures of S3 and MongoDB are raised: the import goes on where it was when it is run again.
+        """
+        with exclusive(self._repository, checkpoint_id, self._lease_seconds, wait=False) as held:
+            if held is None or held.checkpoint.stage != IMPORTING:
+                return
+            try:
+                files = self._fetch_all(held)
+                if self._repository.activate(checkpoint_id, held.token, files) is None:
+                    raise Cancelled
+                log.info("checkpoint was imported", extra={"checkpoint_id": checkpoint_id})
+            except HOPELESS as reason:
+                self._give_up(held, str(reason))
+            except Cancelled:
+                self._clear_if_deleted(held)
+
+    def _fetch_all(self, held: Held) -> list[File]:
+        files = held.checkpoint.files
+        progress = Progress(functools.partial(self._note, held), len(files))
+        with ThreadPoolExecutor(min(len(files), FILES_AT_ONCE)) as pool:
+            fetches = [
+                pool.submit(Fetch(self._repository, self._storage, self._limits, held, index, progress).run)
+                for index in range(len(files))
+            ]
+            try:
+                done, _ = wait(fetches, return_when=FIRST_EXCEPTION)
+                for fetch in done:
+                    fetch.result()
+                return [fetch.result() for fetch in fetches]
+            except BaseException:
+                progress.stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _note(self, held: Held, progress: dict[str, Any]) -> None:
+        if not self._repository.note_progress(held.checkpoint.id, held.token, progress):
+            raise Cancelled
+
+    def _give_up(self, held: Held, reason: str) -> None:
+        checkpoint = held.checkpoint
+        log.info("import failed", extra={"checkpoint_id": checkpoint.id})
+        self._storage.purge(folder(checkpoint.type, checkpoint.id))
+        if not self._repository.fail(checkpoint.id, held.token, reason):
+            self._clear_if_deleted(held)
+
+    def _clear_if_deleted(self, held: Held) -> None:
+        current = self._repository.get(held.checkpoint.id)
+        if current is None or current.status == DELETING:
+            self._deletion.purge(current or held.checkpoint)

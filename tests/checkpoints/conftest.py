@@ -1,0 +1,161 @@
+"""A checkpoints service of its own for each module, and a client that uploads as users do."""
+
+import json
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from services.checkpoints.app import create_app
+from services.checkpoints.config import Config
+from services.checkpoints.wiring import EXTENSION, Parts
+from stack.infrastructure import Infrastructure
+from tests.conftest import EVERYTHING, Keys
+
+PART = 5 * 2**20  # S3's smallest part, the last one aside
+NO_ALL = tuple(one for one in EVERYTHING if not one.endswith(":all"))
+
+
+def safetensors(data_bytes: int = 1000, **changes: Any) -> bytes:
+    """A valid file with one tensor; `changes` replace members of the tensor's description."""
+    entry = {"dtype": "U8", "shape": [data_bytes], "data_offsets": [0, data_bytes]} | changes
+    header = json.dumps({"weight": entry, "__metadata__": {"format": "pt"}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(data_bytes)
+
+
+def unique(name: str = "model") -> str:
+    """A file name that no other test uses."""
+    return f"{name}-{uuid.uuid4().hex[:8]}.safetensors"
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """An upload whose parts are all there."""
+
+    id: str
+    name: str
+    tags: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service as its users and the other services call it."""
+
+    app: Flask
+    keys: Keys
+    environ: dict[str, str]
+
+    @property
+    def parts(self) -> Parts:
+        parts: Parts = self.app.extensions[EXTENSION]
+        return parts
+
+    def user(
+        self, username: str = "ann", roles: tuple[str, ...] = ("artists",), **claims: Any
+    ) -> dict[str, str]:
+        """Headers of a user with every right but the `:all` ones."""
+        return self.keys.user(username, roles, **({"permissions": NO_ALL} | claims))
+
+    def admin(self) -> dict[str, str]:
+        return self.keys.user("root", ("IT Operator",))
+
+    def call(
+        self, method: str, path: str, body: Any = None, who: dict[str, str] | None = None, **more: Any
+    ) -> TestResponse:
+        headers = (self.user() if who is None else who) | more.pop("headers", {})
+        return self.app.test_client().open(path, method=method, json=body, headers=headers, **more)
+
+    def begin(
+        self, name: str | None = None, parts: int = 1, who: dict[str, str] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """A new checkpoint; the answer's data."""
+        file = {"filename": name or unique(), "parts_number": parts} | more.pop("file", {})
+        body = {"checkpoint_type": "Lora", "filenames": [file], "params": {"message": "a test"}} | more
+        answer = self.call("POST", "/checkpoints", body, who)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json["data"])
+
+    def upload(self, content: bytes | None = None, **more: Any) -> Uploaded:
+        """A new checkpoint whose file was uploaded in parts and not completed."""
+        content = safetensors() if content is None else content
+        pieces = [content[start : start + PART] for start in range(0, len(content), PART)] or [b""]
+        begun = self.begin(parts=len(pieces), **more)
+        ((name, urls),) = begun["s3PresignUrl"].items()
+        return Uploaded(begun["checkpoint"]["id"], name, put_parts(urls, pieces))
+
+    def complete(self, uploaded: Uploaded, who: dict[str, str] | None = None, **changes: Any) -> TestResponse:
+        body = {"status": "Active", "multi_parts_tags": {uploaded.name: uploaded.tags}} | changes
+        return self.call("PUT", f"/checkpoints/{uploaded.id}", body, who)
+
+    def active(
+        self, content: bytes | None = None, who: dict[str, str] | None = None, **more: Any
+    ) -> Uploaded:
+        """An Active checkpoint."""
+        uploaded = self.upload(content, who=who, **more)
+        answer = self.complete(uploaded, who)
+        assert answer.status_code == 200, answer.text
+        return uploaded
+
+    def status(self, checkpoint_id: str) -> str | None:
+        found = self.parts.repository.get(checkpoint_id)
+        return found.status if found else None
+
+    def leftovers(self, checkpoint_id: str) -> list[Any]:
+        """What S3 and MongoDB hold of a checkpoint: objects, open uploads, records, names."""
+        objects = [key for key in self.parts.storage.objects.keys_under("") if checkpoint_id in key]
+        uploads = [one for one in self.parts.storage.open_uploads("") if checkpoint_id in one[0]]
+        records = list(self.parts.database["checkpoints"].find({"_id": checkpoint_id}))
+        return (
+            objects
+            + uploads
+            + records
+            + list(self.parts.database["names"].find({"checkpoint_id": checkpoint_id}))
+        )
+
+
+def put_parts(urls: list[str], pieces: list[bytes]) -> list[dict[str, Any]]:
+    """PUT the pieces as a client does; the tags that it keeps."""
+    tags = []
+    for number, (url, piece) in enumerate(zip(urls, pieces, strict=True), start=1):
+        response = requests.put(url, data=piece, timeout=30)
+        assert response.status_code == 200, response.text
+        tags.append({"ETag": response.headers["ETag"], "PartNumber": number})
+    return tags
+
+
+@pytest.fixture(scope="session")
+def start_service(parts: Infrastructure, keys: Keys) -> Callable[..., Service]:
+    """Starts a service of a new test deployment."""
+
+    def start(**more: str) -> Service:
+        deployment = uuid.uuid4().hex[:8]
+        environ = {
+            "MONGODB_URL": parts.mongodb_url,
+            "MONGODB_DATABASE_PREFIX": f"test_{deployment}",
+            "REDIS_URL": parts.redis_url,
+            "S3_ENDPOINT_URL": parts.s3_endpoint_url,
+            "AWS_ACCESS_KEY_ID": parts.s3_access_key,
+            "AWS_SECRET_ACCESS_KEY": parts.s3_secret_key,
+            "S3_BUCKET": f"test-{deployment}",
+            "SERVICE_SECRET": keys.service_secret,
+            "USERS_URL": "http://127.0.0.1:1",
+            "CHECKPOINTS_LEASE_SECONDS": "0.9",
+        }
+        environ |= more
+        return Service(create_app(Config.from_env(environ), keys), keys, environ)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def service(start_service: Callable[..., Service], parts: Infrastructure) -> Iterator[Service]:
+    """One service for all tests; each test uses names of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", parts.redis_url)  # Celery's application reads it when it is first used
+        yield start_service()

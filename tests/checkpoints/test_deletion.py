@@ -1,0 +1,104 @@
+"""What nobody finishes is freed, and nothing that lives is touched."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from services.checkpoints.storage import CheckpointStorage
+from services.common.times import now
+from tests.checkpoints.conftest import PART, Service, put_parts, safetensors
+
+LONG_AGO = timedelta(hours=2)
+
+
+def age(service: Service, checkpoint_id: str) -> None:
+    """Make the checkpoint's record look two hours old."""
+    old = now() - LONG_AGO
+    service.parts.database["checkpoints"].update_one({"_id": checkpoint_id}, {"$set": {"touched": old}})
+
+
+@pytest.fixture()
+def sweep(service: Service) -> Callable[..., int]:
+    def run(before: timedelta = timedelta(hours=1)) -> int:
+        return service.parts.deletion.sweep(now() - before)
+
+    return run
+
+
+def test_a_stalled_upload_is_freed_and_its_name_with_it(service: Service, sweep: Callable[..., int]) -> None:
+    begun = service.begin(parts=2)["checkpoint"]
+    age(service, begun["id"])
+    sweep()
+    assert service.leftovers(begun["id"]) == []
+    assert service.begin(begun["name"][0])
+
+
+def test_an_upload_whose_parts_still_arrive_is_left_alone(
+    service: Service, sweep: Callable[..., int]
+) -> None:
+    uploaded = service.upload(safetensors(PART))
+    age(service, uploaded.id)
+    sweep()
+    assert service.complete(uploaded).status_code == 200
+
+
+def test_a_failed_import_is_forgotten_when_nobody_deletes_it(
+    service: Service, sweep: Callable[..., int]
+) -> None:
+    body = {"checkpoint_type": "Lora", "urls": ["http://127.0.0.1/a.safetensors"]}
+    checkpoint_id = service.call("POST", "/checkpoints", body).json["data"]["checkpoint"]["id"]
+    service.parts.imports.run(checkpoint_id)
+    sweep()
+    params = service.call("GET", f"/checkpoints/{checkpoint_id}").json["data"]["checkpoint"]["params"]
+    assert params["error"] == "URL 1 cannot be imported: 127.0.0.1 is not a public address"
+    age(service, checkpoint_id)
+    sweep()
+    assert service.leftovers(checkpoint_id) == []
+
+
+def test_what_is_active_or_disabled_never_stalls(service: Service, sweep: Callable[..., int]) -> None:
+    active, disabled = service.active(), service.active()
+    service.call("PUT", f"/checkpoints/{disabled.id}", {"status": "Disabled"})
+    for one in (active, disabled):
+        age(service, one.id)
+    sweep()
+    assert (service.status(active.id), service.status(disabled.id)) == ("Active", "Disabled")
+
+
+def test_asking_for_the_uploads_counts_as_a_sign_of_life(service: Service, sweep: Callable[..., int]) -> None:
+    begun = service.begin()
+    checkpoint_id = begun["checkpoint"]["id"]
+    age(service, checkpoint_id)
+    service.call("GET", f"/checkpoints/{checkpoint_id}/uploads")
+    sweep()
+    assert service.status(checkpoint_id) == "Initial"
+
+
+def test_what_s3_does_not_let_go_now_goes_with_the_next_sweep(
+    service: Service, sweep: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded = service.active()
+
+    def unreachable(*_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="s3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStorage, "purge", unreachable)
+        answer = service.call("DELETE", "/checkpoints", {"checkpoint_id_list": [uploaded.id]})
+        assert answer.status_code == 204
+        assert sweep() == 0
+    assert service.call("GET", f"/checkpoints/{uploaded.id}").status_code == 404
+    assert service.begin(uploaded.name)  # the name is free at once
+    assert sweep() >= 1
+    assert service.leftovers(uploaded.id) == []
+
+
+def test_a_part_that_comes_after_the_deletion_is_refused(service: Service) -> None:
+    begun = service.begin()
+    ((_, urls),) = begun["s3PresignUrl"].items()
+    service.call("DELETE", "/checkpoints", {"checkpoint_id_list": [begun["checkpoint"]["id"]]})
+    with pytest.raises(AssertionError, match="NoSuchUpload"):
+        put_parts(urls, [b"late"])
