@@ -10,6 +10,7 @@ from services.common.web import ServiceBlueprint
 from services.inference.context import Context
 from services.inference.schemas import (
     Attempt,
+    CheckpointIds,
     Claim,
     Completion,
     EndpointDeleted,
@@ -93,6 +94,14 @@ def release(body: dict[str, Any], job_id: str) -> Response:
 def backlog(body: dict[str, Any]) -> dict[str, Any]:
     """How many jobs wait and run at each endpoint."""
     return _parts().jobs.backlog(body["endpoints"])
+
+
+@blueprint.route("/jobs-using", methods=["POST"])
+@blueprint.arguments(CheckpointIds)
+@for_services
+def jobs_using(body: dict[str, Any]) -> dict[str, Any]:
+    """Which of these checkpoints a waiting or running job needs."""
+    return {"in_use": _parts().jobs.using(body["checkpoint_ids"])}
 
 
 @blueprint.route("/endpoint-deleted", methods=["POST"])

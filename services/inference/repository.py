@@ -38,6 +38,7 @@ class Jobs:
             partialFilterExpression=waiting,
             name="line",
         )
+        self._jobs.create_index("models.id", partialFilterExpression=waiting, name="models in use")
         self._jobs.create_index(
             [("status", ASCENDING), ("lease.expires_at", ASCENDING)],
             partialFilterExpression={"status": {"$in": [Status.RUNNING, Status.DELETED]}},
@@ -96,6 +97,14 @@ class Jobs:
             kind = "waiting" if group["_id"]["status"] == Status.QUEUED else "running"
             counts[group["_id"]["endpoint"]][kind] = group["count"]
         return counts
+
+    def using(self, checkpoint_ids: list[str]) -> list[str]:
+        """Those checkpoints that a waiting or running job needs."""
+        query = {
+            "status": {"$in": [Status.QUEUED, Status.RUNNING]},
+            "models.id": {"$in": checkpoint_ids},
+        }
+        return sorted(set(self._jobs.distinct("models.id", query)) & set(checkpoint_ids))
 
     # a client's changes
 

@@ -234,6 +234,12 @@ class EndpointNames(Body):
     endpoints = Items(Text(min_length=1, max_length=255), required=True)
 
 
+class CheckpointIds(Body):
+    """Checkpoints of which one asks whether jobs need them."""
+
+    checkpoint_ids = Items(Text(min_length=1, max_length=64), required=True)
+
+
 class EndpointDeleted(Body):
     """An endpoint that takes no more jobs."""
 

@@ -231,3 +231,17 @@ def test_jobs_fail_when_no_endpoint_is_left(service: Service) -> None:
     shown = service.get(f"/inferences/{job_id}").json["data"]
     assert shown["status"] == "failed"
     assert "esd-async-one was deleted" in shown["error"]
+
+
+def test_a_checkpoint_is_in_use_while_a_job_needs_it(service: Service) -> None:
+    def in_use() -> list[str]:
+        body = {"checkpoint_ids": ["c1", "c2"]}
+        answer = service.client.post("/internal/jobs-using", json=body, headers=service.keys.service())
+        return list(answer.json["in_use"])
+
+    service.create()
+    assert in_use() == []
+    job_id = service.started()
+    assert in_use() == ["c1"]
+    service.work(f"jobs/{job_id}/fail", **attempt_of(service.claimed()), kind="request", message="no")
+    assert in_use() == []
