@@ -41,8 +41,15 @@ class Bells:
         while True:
             task, arguments = self._waiting.get()
             try:
+                # Undeclared, kombu takes it for a direct exchange; Redis delivers only between equal keys.
                 self._app.send_task(
-                    task, kwargs=arguments, exchange=BELLS, routing_key="", retry=False, ignore_result=True
+                    task,
+                    kwargs=arguments,
+                    exchange=BELLS,
+                    routing_key=BELLS.name,
+                    declare=[BELLS],
+                    retry=False,
+                    ignore_result=True,
                 )
             except (RedisError, KombuError, OSError) as error:
                 log.warning("a bell was lost", extra={"task": task, "failure": type(error).__name__})

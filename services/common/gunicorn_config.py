@@ -12,5 +12,7 @@ graceful_timeout = 30
 keepalive = 75
 accesslog = None  # the service logs its requests itself, as JSON
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112 - a heartbeat file only
-limit_request_line = 8190
+limit_request_line = 0  # nginx limits it, and answers in the envelope
 limit_request_fields = 60
+# The internal token names every role and permission of the caller.
+limit_request_field_size = 32768

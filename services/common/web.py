@@ -23,6 +23,7 @@ from werkzeug.exceptions import HTTPException
 from services.common.envelope import answer, enveloped, failure
 from services.common.errors import ApiError, Unavailable
 from services.common.identity import Authentication, guard_routes, open_to_all
+from services.common.rate_limits import limit_keys
 from services.common.validation import BodyParser, invalid
 
 log = logging.getLogger(__name__)
@@ -104,10 +105,12 @@ def make_web_app(
     authentication: Authentication,
     blueprints: list[Blueprint],
     ready: Mapping[str, Check],
+    rate_limits: str = "",
 ) -> Flask:
     """A Flask application with everything that all services share.
 
     `ready` names the parts that `/readyz` checks; a check raises when its part does not answer.
+    `rate_limits` is the Redis URL where requests of limited API keys are counted; empty: no limits.
     """
     app = Flask(service, static_folder=None)
     app.json = FiniteJSON(app)
@@ -123,6 +126,8 @@ def make_web_app(
     _trace_requests(app, service)
     _render_failures(app)
     guard_routes(app, authentication)
+    if rate_limits:
+        limit_keys(app, rate_limits)
     _answer_health(app, ready)
     api = _ServiceApi(app)
     # The document is served by a bound method, which takes no attributes.

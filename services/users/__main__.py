@@ -3,6 +3,7 @@
 import argparse
 import secrets
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 
 from pymongo.errors import PyMongoError
@@ -16,9 +17,9 @@ from services.users.parts import Parts
 from services.users.signing import OVERLAP
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(words)
     try:
         config = read_settings(Config)
         made = make_parts(config, open_database(config.mongo, "users"))

@@ -6,6 +6,7 @@ import time
 from flask import Flask
 from pymongo.errors import ConnectionFailure
 
+from services.common.audit import audit_changes
 from services.common.identity import Authentication
 from services.common.logs import set_up_logs
 from services.common.mongo import Documents, open_database, ping
@@ -15,18 +16,20 @@ from services.users import (
     routes,
     routes_api_keys,
     routes_audit,
+    routes_docs,
     routes_internal,
     routes_me,
     routes_roles,
     routes_tokens,
     routes_users,
 )
-from services.users.audit import AuditLog, audit_changes
+from services.users.audit_log import AuditLog
 from services.users.authentication import Authenticator
 from services.users.config import Config
 from services.users.credentials_repository import CredentialsRepository
 from services.users.fast_path import AuthenticateFast
 from services.users.first_start import write_first_administrator
+from services.users.openapi import WholeApi
 from services.users.parts import EXTENSION, Parts
 from services.users.passwords import Passwords
 from services.users.repository import Repository
@@ -48,6 +51,7 @@ BLUEPRINTS = [
         routes_me,
         routes_api_keys,
         routes_audit,
+        routes_docs,
         routes_internal,
     )
 ]
@@ -66,9 +70,10 @@ def create_app(config: Config | None = None) -> Flask:
         Authentication(made.ring, config.service_secret),
         BLUEPRINTS,
         ready={"mongodb": lambda: ping(database)},
+        rate_limits=config.redis_url,
     )
     app.extensions[EXTENSION] = made
-    audit_changes(app, made.audit_log)
+    audit_changes(app, made.audit_log.add_own)
     app.wsgi_app = AuthenticateFast(app.wsgi_app, made.authenticator)  # type: ignore[method-assign]
     return app
 
@@ -88,6 +93,13 @@ def make_parts(config: Config, database: Documents) -> Parts:
         authenticator=Authenticator(repository, credentials, tokens, config.authentication_cache_seconds),
         sessions=Sessions(repository, credentials, passwords, tokens, throttle, config.refresh_token_days),
         audit_log=AuditLog(database),
+        whole_api=WholeApi(
+            {
+                "checkpoints": config.checkpoints_url,
+                "endpoints": config.endpoints_url,
+                "inference": config.inference_url,
+            }
+        ),
     )
 
 

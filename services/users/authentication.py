@@ -106,9 +106,9 @@ class Authenticator:
         return Verdict(200, self._tokens.internal_token(claims))
 
     def _user_behind(self, key: Document, presented: Presented) -> Document | None:
-        bearer = presented.authorization.removeprefix("Bearer ").removeprefix("bearer ").strip()
-        if looks_like_a_jwt(bearer):
-            user = self._user_of_token(bearer)
+        scheme, _, offered = presented.authorization.strip().rpartition(" ")
+        if looks_like_a_jwt(offered):
+            user = self._user_of_token(offered) if scheme.strip().lower() == "bearer" else None
             other = user and key["username"] not in {None, user["_id"]}
             return None if other else user
         if key["username"] is not None:

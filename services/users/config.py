@@ -64,6 +64,9 @@ class Config:
     throttle: ThrottleSettings
     first_start: FirstStartSettings
     service_secret: str = secret("SERVICE_SECRET", "signs service-to-service calls (32 characters or more)")
+    redis_url: str = setting(
+        "REDIS_URL", "where requests of limited API keys are counted (empty: no limits)", default=""
+    )
     access_token_seconds: int = setting(
         "ACCESS_TOKEN_SECONDS", "life of an access token", default=900, parse=int
     )
@@ -74,4 +77,7 @@ class Config:
         default=3.0,
         parse=float,
     )
+    checkpoints_url: str = setting("CHECKPOINTS_URL", "whose routes /openapi.json lists too", default="")
+    endpoints_url: str = setting("ENDPOINTS_URL", "whose routes /openapi.json lists too", default="")
+    inference_url: str = setting("INFERENCE_URL", "whose routes /openapi.json lists too", default="")
     log_level: str = setting("LOG_LEVEL", "least level of log lines", default="INFO")

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pymongo import DESCENDING, ReturnDocument
+from pymongo import DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 from pymongo.write_concern import WriteConcern
 
@@ -27,14 +27,19 @@ class CredentialsRepository:
 
     def prepare(self) -> None:
         """Create the indexes."""
-        self._signing_keys.create_index("number", unique=True)
-        self._signing_keys.create_index("retires_at", expireAfterSeconds=0)
-        self._api_keys.create_index("hash", unique=True)
-        self._api_keys.create_index([("created", DESCENDING), ("_id", DESCENDING)])
-        self._api_keys.create_index([("username", 1), ("created", DESCENDING)])
-        self._sessions.create_index("username")
-        self._sessions.create_index("expires_at", expireAfterSeconds=0)
-        self._refresh_tokens.create_index("expires_at", expireAfterSeconds=0)
+        ends = IndexModel("expires_at", expireAfterSeconds=0)
+        self._signing_keys.create_indexes(
+            [IndexModel("number", unique=True), IndexModel("retires_at", expireAfterSeconds=0)]
+        )
+        self._api_keys.create_indexes(
+            [
+                IndexModel("hash", unique=True),
+                IndexModel([("created", DESCENDING), ("_id", DESCENDING)]),
+                IndexModel([("username", 1), ("created", DESCENDING), ("_id", DESCENDING)]),
+            ]
+        )
+        self._sessions.create_indexes([IndexModel("username"), ends])
+        self._refresh_tokens.create_indexes([ends])
         self._counters.create_index("ends", expireAfterSeconds=0)
 
     # Signing keys

@@ -5,10 +5,11 @@ from typing import cast
 
 from flask import current_app
 
-from services.users.audit import AuditLog
+from services.users.audit_log import AuditLog
 from services.users.authentication import Authenticator
 from services.users.config import Config
 from services.users.credentials_repository import CredentialsRepository
+from services.users.openapi import WholeApi
 from services.users.passwords import Passwords
 from services.users.repository import Repository
 from services.users.sessions import Sessions
@@ -29,6 +30,7 @@ class Parts:
     authenticator: Authenticator
     sessions: Sessions
     audit_log: AuditLog
+    whole_api: WholeApi
 
 
 def parts() -> Parts:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from pymongo import DESCENDING
+from pymongo import DESCENDING, IndexModel
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
@@ -35,12 +35,16 @@ class Repository:
 
     def prepare(self) -> None:
         """Create the indexes, the guard and the default role."""
-        for collection in (self._users, self._roles):
-            collection.create_index("skeleton", unique=True)
-            collection.create_index(NEWEST_FIRST)
-            collection.create_index([("creator", 1), *NEWEST_FIRST])
-            collection.create_index("permissions")
-        self._users.create_index("roles")
+        common = [
+            IndexModel("skeleton", unique=True),
+            IndexModel(NEWEST_FIRST),
+            # What one created and oneself, in order: MongoDB merges the two of these.
+            IndexModel([("creator", 1), *NEWEST_FIRST]),
+            IndexModel([("_id", 1), ("created", DESCENDING)]),
+            IndexModel("permissions"),
+        ]
+        self._users.create_indexes([*common, IndexModel("roles")])
+        self._roles.create_indexes(common)
         _insert_if_absent(self._guard, {"_id": GUARD, "changes": 0})
         _insert_if_absent(
             self._roles,

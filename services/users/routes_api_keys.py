@@ -4,12 +4,12 @@ from typing import Any
 
 from flask import Response
 
+from services.common.audit import concerning
 from services.common.identity import current_caller, requires
 from services.common.paging import PageQuery, next_key
 from services.common.web import ServiceBlueprint
 from services.users import schemas
 from services.users.api_keys import make_key
-from services.users.audit import concerning
 from services.users.parts import parts
 
 blp = ServiceBlueprint("api-keys", __name__, description="Keys of client applications")

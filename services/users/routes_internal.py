@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import jsonify
+from flask import Response, jsonify
 
 from services.common.identity import for_services, open_to_all
 from services.common.web import ServiceBlueprint
@@ -31,3 +31,12 @@ def names(wanted: dict[str, list[str]]) -> Any:
         missing_usernames=repository.missing_users(wanted["usernames"]),
         missing_roles=[name for name in roles if name not in known],
     )
+
+
+@blp.route("/audit", methods=["POST"])
+@blp.arguments(schemas.NewAuditEntries)
+@for_services
+def audit(wanted: dict[str, list[dict[str, Any]]]) -> Response:
+    """Keep what clients changed at another service."""
+    parts().audit_log.add(wanted["entries"])
+    return Response(status=204)

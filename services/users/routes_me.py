@@ -4,13 +4,13 @@ from typing import Any
 
 from flask import Response
 
+from services.common.audit import client_address, concerning
 from services.common.errors import Unauthorized
 from services.common.identity import current_caller, requires_identity
 from services.common.paging import PageQuery, next_key
 from services.common.web import ServiceBlueprint
 from services.users import schemas
 from services.users.api_keys import make_own_key
-from services.users.audit import client_address, concerning
 from services.users.errors import WrongOldPassword
 from services.users.parts import parts
 from services.users.passwords import check_length

@@ -4,11 +4,11 @@ from typing import Any
 
 from flask import Response
 
+from services.common.audit import concerning
 from services.common.identity import current_caller, requires
 from services.common.paging import next_key
 from services.common.web import ServiceBlueprint
 from services.users import granting, schemas
-from services.users.audit import concerning
 from services.users.parts import parts
 
 blp = ServiceBlueprint("roles", __name__, description="Roles and what they permit")

@@ -4,11 +4,11 @@ from typing import Any
 
 from flask import Response
 
+from services.common.audit import client_address, concerning
 from services.common.envelope import answer
 from services.common.identity import requires_identity, requires_key
 from services.common.web import ServiceBlueprint
 from services.users import schemas
-from services.users.audit import client_address, concerning
 from services.users.parts import parts
 
 blp = ServiceBlueprint("tokens", __name__, description="Signing in and out")
@@ -16,7 +16,7 @@ blp = ServiceBlueprint("tokens", __name__, description="Signing in and out")
 
 @blp.route("/auth/token", methods=["POST"])
 @blp.arguments(schemas.TokenRequest)
-@blp.answers(200, schemas.Issued)
+@blp.response(200, schemas.IssuedEnvelope)
 @requires_key
 def sign_in(wanted: dict[str, str]) -> Response:
     """Tokens for a user name and password, or for a refresh token."""

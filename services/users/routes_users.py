@@ -4,11 +4,11 @@ from typing import Any
 
 from flask import Response
 
+from services.common.audit import concerning
 from services.common.identity import Caller, current_caller, requires, requires_identity
 from services.common.paging import next_key
 from services.common.web import ServiceBlueprint
 from services.users import granting, schemas
-from services.users.audit import concerning
 from services.users.parts import parts
 from services.users.passwords import check_length
 from services.users.tokens import new_version

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
-from services.common.fields import MISSING, Body, Items, Text, Whole, wrong_type
+from services.common.fields import MISSING, Body, Items, Part, Text, Whole, wrong_type
 from services.common.identity import PERMISSIONS
 from services.common.paging import PageQuery
 from services.common.times import as_text
@@ -130,21 +130,38 @@ class Names(Body):
     roles = Items(Text(), load_default=list)
 
 
+class NewAuditEntry(Body):
+    at = fields.Float(required=True)
+    actor = Text(load_default=None, allow_none=True)
+    key_id = Text(load_default=None, allow_none=True)
+    action = Text(required=True)
+    resource = Text(required=True)
+    names = Items(Text(), load_default=list)
+    address = Text(load_default=None, allow_none=True)
+    outcome = Text(required=True, choices=["done", "refused", "failed"])
+    status = Whole(required=True)
+    request_id = Text(load_default=None, allow_none=True)
+
+
+class NewAuditEntries(Body):
+    entries = Items(Part(NewAuditEntry), required=True, min_items=1)
+
+
 class RoleQuery(PageQuery):
-    role = Text(load_default=None)
+    role = Text(load_default=None, max_length=200)
 
 
 class UserQuery(PageQuery):
-    username = Text(load_default=None)
+    username = Text(load_default=None, max_length=200)
 
 
 class AuditQuery(PageQuery):
-    actor = Text(load_default=None)
-    action = Text(load_default=None)
-    resource = Text(load_default=None)
-    outcome = Text(load_default=None)
-    name = Text(load_default=None)
-    address = Text(load_default=None)
+    actor = Text(load_default=None, max_length=200)
+    action = Text(load_default=None, max_length=200)
+    resource = Text(load_default=None, max_length=200)
+    outcome = Text(load_default=None, max_length=200)
+    name = Text(load_default=None, max_length=200)
+    address = Text(load_default=None, max_length=200)
     since = Whole(load_default=None, maximum=LATEST_SECOND)
     until = Whole(load_default=None, maximum=LATEST_SECOND)
 
@@ -157,6 +174,14 @@ class Issued(Schema):
     token_type = fields.String(required=True)
     expires_in = fields.Integer(required=True)
     refresh_token = fields.String(required=True)
+
+
+class IssuedEnvelope(Issued):
+    """The tokens in `data`, as in every answer here, and beside it, where OAuth clients look."""
+
+    statusCode = fields.Integer(required=True)
+    message = fields.String(required=True)
+    data = fields.Nested(Issued, required=True)
 
 
 class Role(Schema):

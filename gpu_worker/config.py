@@ -1,0 +1,91 @@
+"""The worker's settings, read from the environment once."""
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+GIGABYTE = 10**9
+SECRET_LENGTH = 32
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong; the text says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """Settings of one worker process; sizes in bytes, times in seconds."""
+
+    endpoints_url: str
+    inference_url: str
+    redis_url: str
+    worker_secret: str
+    worker_id: str
+    instance_type: str | None
+    slots: int
+    cache_dir: Path
+    disk_cache_bytes: int
+    memory_cache_bytes: int | None
+    grace_seconds: float
+    log_level: str
+    heartbeat_seconds: float = 2.0
+    claim_seconds: float = 2.0
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> "WorkerConfig":
+        """Reads the variables that ``docs/internals.md`` lists; raises `ConfigError`."""
+        environment = os.environ if environment is None else environment
+        memory = environment.get("WORKER_MEMORY_CACHE_GB")
+        return cls(
+            endpoints_url=_url(environment, "ENDPOINTS_URL"),
+            inference_url=_url(environment, "INFERENCE_URL"),
+            redis_url=_required(environment, "REDIS_URL"),
+            worker_secret=_secret(environment),
+            worker_id=environment.get("WORKER_ID") or f"{socket.gethostname()}-{secrets.token_hex(4)}",
+            instance_type=environment.get("WORKER_INSTANCE_TYPE") or None,
+            slots=int(_number(environment, "WORKER_SLOTS", 4, minimum=1)),
+            cache_dir=Path(environment.get("WORKER_CACHE_DIR") or "~/.cache/sdfleet").expanduser(),
+            disk_cache_bytes=int(_number(environment, "WORKER_DISK_CACHE_GB", 50, minimum=0) * GIGABYTE),
+            memory_cache_bytes=int(_number(environment, "WORKER_MEMORY_CACHE_GB", 0, minimum=0) * GIGABYTE)
+            if memory
+            else None,
+            grace_seconds=_number(environment, "WORKER_GRACE_SECONDS", 20, minimum=0),
+            log_level=(environment.get("LOG_LEVEL") or "INFO").upper(),
+        )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise ConfigError(f"{name} is not set; docs/internals.md says what it means")
+    return value
+
+
+def _url(environment: Mapping[str, str], name: str) -> str:
+    value = _required(environment, name).rstrip("/")
+    if not value.startswith(("http://", "https://")):
+        raise ConfigError(f"{name} must begin with http:// or https://, not {value!r}")
+    return value
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    value = _required(environment, "WORKER_SECRET")
+    if len(value) < SECRET_LENGTH:
+        raise ConfigError(f"WORKER_SECRET must have at least {SECRET_LENGTH} characters, it has {len(value)}")
+    return value
+
+
+def _number(environment: Mapping[str, str], name: str, default: float, minimum: float) -> float:
+    text = environment.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, not {text!r}") from None
+    if not minimum <= value < float("inf"):
+        raise ConfigError(f"{name} must be at least {minimum:g} and finite, not {text}")
+    return value

@@ -1,0 +1,78 @@
+"""Chooses where and in what precision this worker computes."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+CPU_SHARE_FOR_MODELS = 0.4
+GPU_SHARE_FOR_MODELS = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A compute device: `dtype` of UNet and text encoders, `vae_dtype`, `memory_bytes` in all."""
+
+    torch_device: torch.device
+    name: str
+    dtype: torch.dtype
+    vae_dtype: torch.dtype
+    memory_bytes: int
+
+    @property
+    def kind(self) -> str:
+        """``cuda`` or ``cpu``."""
+        return self.torch_device.type
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is an NVIDIA GPU."""
+        return self.kind == "cuda"
+
+    @property
+    def default_instance_type(self) -> str:
+        """The instance type of a worker that names none."""
+        return "local.gpu" if self.is_cuda else "local.cpu"
+
+    @property
+    def default_cache_bytes(self) -> int:
+        """How many bytes of models may stay in memory when the settings do not say."""
+        return int(self.memory_bytes * (GPU_SHARE_FOR_MODELS if self.is_cuda else CPU_SHARE_FOR_MODELS))
+
+
+def choose_device() -> Device:
+    """CUDA in fp16 when there is a GPU, else the CPU in fp32.
+
+    The VAE stays in fp32 on a GPU, because SDXL's overflows in fp16 and decoding is a small part of a job.
+    """
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return Device(
+            torch_device=torch.device("cuda", 0),
+            name=properties.name,
+            dtype=torch.float16,
+            vae_dtype=torch.float32,
+            memory_bytes=properties.total_memory,
+        )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Device(torch.device("cpu"), _processor_name(), torch.float32, torch.float32, memory)
+
+
+def _processor_name() -> str:
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch failed for want of memory, on the GPU or in the CPU's allocator."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def is_lost_device(error: BaseException) -> bool:
+    """Whether CUDA can no longer be used by this process (its errors are sticky)."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)

@@ -1,0 +1,105 @@
+"""Every limit on the parameters of a job, in one table, with the sentences that name them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_worker.errors import RequestFault
+
+MAX_PARAMETER_BYTES = 32 * 1024 * 1024
+MAX_DEPTH = 32
+MAX_TEXT_LENGTH = 20_000
+MAX_NAME_LENGTH = 255
+MAX_IMAGES = 64
+MAX_SEED = 2**53
+SIZE_MULTIPLE = 8
+SHOWN_LENGTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The allowed range of a number, both ends included, and its value when a request names none."""
+
+    default: float
+    minimum: float
+    maximum: float
+    whole: bool = False
+
+
+# The defaults are those of the WebUI's StableDiffusionProcessing.
+LIMITS: dict[str, Limit] = {
+    "steps": Limit(20, 1, 150, whole=True),
+    "cfg_scale": Limit(7.0, 1.0, 100.0),
+    "width": Limit(512, 64, 2048, whole=True),
+    "height": Limit(512, 64, 2048, whole=True),
+    "batch_size": Limit(1, 1, 16, whole=True),
+    "n_iter": Limit(1, 1, MAX_IMAGES, whole=True),
+    "seed": Limit(-1, -1, MAX_SEED, whole=True),
+    "subseed": Limit(-1, -1, MAX_SEED, whole=True),
+    "subseed_strength": Limit(0.0, 0.0, 1.0),
+    "eta": Limit(0.0, 0.0, 1.0),
+    "s_noise": Limit(1.0, 0.0, 10.0),
+    "s_churn": Limit(0.0, 0.0, 100.0),
+    "CLIP_stop_at_last_layers": Limit(1, 1, 12, whole=True),
+}
+
+
+def number(field: str, value: Any) -> float:
+    """`value` of `field` as a finite number inside its limit; None is the default; numbers as text are read.
+
+    Raises `RequestFault` naming the field, the limit and the value.
+    """
+    limit = LIMITS[field]
+    if value is None:
+        return limit.default
+    kind = "a whole number" if limit.whole else "a number"
+    allowed = f"{field} must be {kind} from {limit.minimum:g} to {limit.maximum:g}, not {shown(value)}"
+    parsed = _parse(value)
+    if parsed is None or not math.isfinite(parsed) or not limit.minimum <= parsed <= limit.maximum:
+        raise RequestFault(allowed)
+    if limit.whole and parsed != int(parsed):
+        raise RequestFault(allowed)
+    return parsed
+
+
+def whole(field: str, value: Any) -> int:
+    """Like `number`, for fields that count."""
+    return int(number(field, value))
+
+
+def text(field: str, value: Any, maximum: int = MAX_TEXT_LENGTH) -> str:
+    """`value` of `field` as text of at most `maximum` characters; None is empty."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise RequestFault(f"{field} must be text, not {shown(value)}")
+    if len(value) > maximum:
+        raise RequestFault(f"{field} must have at most {maximum} characters, it has {len(value)}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence may show it: short, whatever it is."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a number of more than 38 digits"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)} fields"
+    rendered = repr(value)
+    return rendered if len(rendered) <= SHOWN_LENGTH else rendered[:SHOWN_LENGTH] + "…"
+
+
+def _parse(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and len(value) <= SHOWN_LENGTH:
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    if isinstance(value, int):
+        return float(value) if value.bit_length() <= 64 else math.inf
+    return value if isinstance(value, float) else None

@@ -1,0 +1,172 @@
+"""Loads checked checkpoint and VAE files into diffusers, without network and without reading a file twice."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from gpu_worker import single_file_export as export
+from gpu_worker.architecture import Family
+from gpu_worker.device import Device, is_lost_device, is_out_of_memory
+from gpu_worker.errors import MachineFault, RequestFault
+from gpu_worker.model_configs import VAE, Shapes, vae_config
+from gpu_worker.safetensors_header import Header, read_header
+from gpu_worker.single_file import Description, inspect, write_config_folder
+
+TOKENIZER_FOLDER = Path(__file__).parent / "assets" / "clip_tokenizer"
+SENTENCE_LENGTH = 300
+
+# diffusers' classes are not typed; these names say what is meant.
+Pipeline: TypeAlias = Any
+Vae: TypeAlias = Any
+
+diffusers_logging.set_verbosity_error()
+diffusers_logging.disable_progress_bar()
+
+
+@cache
+def tokenizer(pad_token: str | None = None) -> CLIPTokenizer:
+    """CLIP's tokenizer, which pads with its end token; SDXL's second encoder wants ``!``."""
+    if pad_token is None:
+        return CLIPTokenizer.from_pretrained(TOKENIZER_FOLDER, local_files_only=True)
+    return CLIPTokenizer.from_pretrained(TOKENIZER_FOLDER, pad_token=pad_token, local_files_only=True)
+
+
+def load_checkpoint(
+    path: Path, name: str, device: Device, make_room: Callable[[int], None] = lambda _bytes: None
+) -> tuple[Pipeline, Description]:
+    """Loads the single file at `path` in the device's precision.
+
+    `make_room` is told the bytes needed before any memory is taken. Raises `RequestFault` when the file is at
+    fault.
+    """
+    description = inspect(path, name)
+    needed = description.parameters * device.dtype.itemsize
+    if needed > device.memory_bytes:
+        raise RequestFault(
+            f"checkpoint {name} needs {needed / 1e9:.1f} GB in memory, this worker has "
+            f"{device.memory_bytes / 1e9:.1f}"
+        )
+    make_room(needed)
+    with _file_at_fault(name):
+        _check_against_file(_expected_tensors(description), description.header, name)
+        pipeline = _from_single_file(path, description, device)
+        for component in ("unet", "vae", "text_encoder", "text_encoder_2"):
+            _check_complete(getattr(pipeline, component, None), component, name)
+        return _place(pipeline, device), description
+
+
+def load_vae(path: Path, name: str, family: Family, device: Device) -> Vae:
+    """Loads a VAE file for checkpoints of `family`; raises `RequestFault` when the file is at fault."""
+    header = read_header(path, name)
+    prefix = VAE if any(key.startswith(VAE) for key in header.tensors) else ""
+    config = vae_config(Shapes(header, name), family, sample_size=64, prefix=prefix)
+    with _file_at_fault(name):
+        with init_empty_weights():
+            empty = AutoencoderKL.from_config(config)
+        expected = {prefix + key.removeprefix(VAE): t for key, t in export.convert_vae(empty).items()}
+        _check_against_file(expected, header, name)
+        with tempfile.TemporaryDirectory(prefix="sdfleet-vae-") as folder:
+            (Path(folder) / "config.json").write_text(empty.to_json_string(), encoding="utf-8")
+            vae = AutoencoderKL.from_single_file(
+                str(path), config=folder, torch_dtype=device.vae_dtype, local_files_only=True
+            )
+        _check_complete(vae, "vae", name)
+        return vae.to(device.torch_device, memory_format=torch.channels_last)
+
+
+@contextmanager
+def _file_at_fault(name: str) -> Iterator[None]:
+    """Turns what the libraries raise about a file's content into a sentence; memory and GPU stay apart."""
+    try:
+        yield
+    except (RequestFault, OSError):
+        raise
+    except Exception as error:
+        if is_lost_device(error):
+            raise MachineFault(f"the GPU failed while loading checkpoint {name}") from error
+        if is_out_of_memory(error):
+            raise RequestFault(f"checkpoint {name} does not fit into this worker's memory") from error
+        reason = str(error).strip().split("\n")[0][:SENTENCE_LENGTH]
+        raise RequestFault(f"checkpoint {name} cannot be loaded: {reason}") from error
+
+
+def _expected_tensors(description: Description) -> dict[str, torch.Tensor]:
+    """The tensors that the derived configurations need, by their names in the file, without any memory."""
+    components = description.components
+    with init_empty_weights():
+        unet = UNet2DConditionModel.from_config(components["unet"])
+        vae = AutoencoderKL.from_config(components["vae"])
+        first = CLIPTextModel(CLIPTextConfig(**components["text_encoder"]))
+        expected = export.convert_unet(unet) | export.convert_vae(vae)
+        if description.family is Family.SD1:
+            expected |= export.convert_clip_l(first, export.SD1_TEXT_PREFIX)
+        if description.family is Family.SDXL:
+            second = CLIPTextModelWithProjection(CLIPTextConfig(**components["text_encoder_2"]))
+            expected |= export.convert_clip_l(first, export.SDXL_TEXT_PREFIX)
+            expected |= export.convert_open_clip(second, export.SDXL_TEXT_2_PREFIX)
+    return expected
+
+
+def _check_against_file(expected: Mapping[str, torch.Tensor], header: Header, name: str) -> None:
+    missing = [key for key in expected if key not in header.tensors]
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise RequestFault(f'checkpoint {name} lacks the tensor "{missing[0]}"{others}')
+    for key, tensor in expected.items():
+        wanted, found = list(tensor.shape), list(header.tensors[key].shape)
+        # Old files hold the VAE's attention as 1x1 convolutions, newer ones as matrices.
+        if wanted != found and [n for n in wanted if n != 1] != [n for n in found if n != 1]:
+            raise RequestFault(
+                f'checkpoint {name} cannot be used: tensor "{key}" has shape {found}, {wanted} is needed'
+            )
+
+
+def _from_single_file(path: Path, description: Description, device: Device) -> Pipeline:
+    is_xl = description.family is Family.SDXL
+    pipeline_class = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
+    objects: dict[str, Any] = {
+        "tokenizer": tokenizer() if description.family is not Family.SD2 else tokenizer("!"),
+        "scheduler": DDIMScheduler.from_config(description.components["scheduler"]),
+    }
+    if is_xl:
+        objects |= {"tokenizer_2": tokenizer("!"), "add_watermarker": False}
+    with tempfile.TemporaryDirectory(prefix="sdfleet-config-") as folder:
+        write_config_folder(description, Path(folder))
+        return pipeline_class.from_single_file(
+            str(path), config=folder, torch_dtype=device.dtype, local_files_only=True, **objects
+        )
+
+
+def _check_complete(model: torch.nn.Module | None, component: str, name: str) -> None:
+    """A parameter that the file did not fill stays on torch's meta device, silently so for text encoders."""
+    if model is None:
+        return
+    for key, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise RequestFault(f'checkpoint {name} lacks the tensor "{key}" of its {component}')
+
+
+def _place(pipeline: Pipeline, device: Device) -> Pipeline:
+    """Moves a pipeline to the device; ``channels_last`` is the fastest layout on CPUs and on tensor cores."""
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device.torch_device)
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.to(dtype=device.vae_dtype, memory_format=torch.channels_last)
+    for component in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        component.requires_grad_(False)
+    return pipeline

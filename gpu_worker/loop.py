@@ -1,0 +1,264 @@
+"""The worker's loop: claim a job, run it under its lease, hand its result to the publisher."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import requests
+
+from gpu_worker import limits
+from gpu_worker.client import ServiceClient
+from gpu_worker.errors import (
+    AttemptLost,
+    Dropped,
+    JobFault,
+    MachineFault,
+    Passing,
+    Released,
+    RequestFault,
+    ServiceRefused,
+    ServiceUnreachable,
+)
+from gpu_worker.files import FileCache
+from gpu_worker.jobs import Endpoint, Job
+from gpu_worker.lease import Lease
+from gpu_worker.logs import log_ids
+from gpu_worker.parameters import parse_document
+from gpu_worker.pipelines import ModelMemory
+from gpu_worker.publisher import Publisher, fail_quietly
+from gpu_worker.results import Uploader, result_files
+from gpu_worker.tasks import Task, TaskContext, TaskResult, find_task
+
+log = logging.getLogger(__name__)
+
+ROOM = 1
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 8.0
+PARAMETER_TIMEOUT = (3.05, 30.0)
+PARAMETER_ATTEMPTS = 3
+
+
+class Loop:
+    """Claims and runs jobs until it is told to stop or the machine fails.
+
+    `run` belongs to one thread; `assign`, `ring`, `cancel` and `stop` may be called from others.
+    """
+
+    def __init__(
+        self,
+        client: ServiceClient,
+        files: FileCache,
+        memory: ModelMemory,
+        tasks: Mapping[str, Task],
+        session: requests.Session,
+        *,
+        grace_seconds: float,
+        claim_seconds: float,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._files = files
+        self._memory = memory
+        self._tasks = tasks
+        self._session = session
+        self._grace_seconds = grace_seconds
+        self._claim_seconds = claim_seconds
+        self._on_change = on_change
+        self._publisher = Publisher(client, Uploader(session), self._forget)
+        self._wake = threading.Event()
+        self._stop_at: float | None = None
+        self._endpoints: tuple[str, ...] = ()
+        self._leases: dict[str, Lease] = {}
+        self._pause = 0.0
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Names of the endpoints that are served now."""
+        return list(self._endpoints)
+
+    @property
+    def running(self) -> list[str]:
+        """Ids of the jobs that are computed or published."""
+        return list(self._leases.copy())
+
+    @property
+    def state(self) -> str:
+        """The worker's state in its heartbeat."""
+        if self._stop_at is not None:
+            return "stopping"
+        return "busy" if self._leases else "idle"
+
+    def assign(self, endpoints: Sequence[Endpoint]) -> None:
+        """Sets what is served; a new endpoint is asked for work at once."""
+        names = tuple(endpoint.name for endpoint in endpoints)
+        before, self._endpoints = self._endpoints, names
+        if set(names) - set(before):
+            self._wake.set()
+        if names != before:
+            # The endpoint is in service once a heartbeat says that it is served.
+            self._on_change()
+
+    def ring(self, endpoint: str) -> None:
+        """A bell: a job waits at an endpoint."""
+        if endpoint in self._endpoints:
+            self._wake.set()
+
+    def cancel(self, job_id: str) -> None:
+        """A bell: a job may have been cancelled; the service is asked, bells are not proof."""
+        lease = self._leases.get(job_id)
+        if lease is not None:
+            lease.ask_service()
+
+    def stop(self) -> None:
+        """Claims nothing more; a job that outlasts the grace time is given back."""
+        if self._stop_at is None:
+            self._stop_at = time.monotonic() + self._grace_seconds
+        self._wake.set()
+        self._on_change()
+
+    def run(self) -> None:
+        """Works until `stop`; raises `MachineFault` when this machine cannot go on."""
+        try:
+            while self._stop_at is None:
+                self._wake.clear()
+                job = self._claim()
+                if job is not None:
+                    self._work(job)
+                else:
+                    self._wake.wait(self._pause or self._claim_seconds)
+        finally:
+            self._finish()
+
+    def _claim(self) -> Job | None:
+        if not self._endpoints:
+            return None
+        try:
+            jobs = self._client.claim(self._endpoints, self._memory.warm_ids, ROOM)
+        except (ServiceUnreachable, ServiceRefused) as error:
+            log.warning("nothing could be claimed", extra={"reason": str(error)})
+            self._pause_longer()
+            return None
+        except Exception:
+            log.exception("the answer to a claim was not understood")
+            self._pause_longer()
+            return None
+        self._pause = 0.0 if jobs else self._pause
+        return jobs[0] if jobs else None
+
+    def _pause_longer(self) -> None:
+        self._pause = min(max(self._pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+
+    def _work(self, job: Job) -> None:
+        lease = Lease(self._client, job, self._must_release)
+        self._leases[job.id] = lease
+        self._on_change()
+        with log_ids(job_id=job.id, request_id=job.request_id):
+            log.info("job claimed", extra={"attempt": job.attempt, "endpoint": job.endpoint})
+            is_published = False
+            try:
+                parameters, result = self._compute(job, lease)
+                self._publisher.publish(lease, parameters, result)
+                is_published = True
+            except Dropped as reason:
+                self._drop(lease, reason)
+            except JobFault as fault:
+                self._fail(lease, fault)
+            except Exception:
+                log.exception("job failed unexpectedly")
+                self._fail(lease, Passing("the worker met an unexpected error; its log has the details"))
+            finally:
+                if not is_published:
+                    lease.close()
+                    self._forget(lease)
+
+    def _compute(self, job: Job, lease: Lease) -> tuple[dict[str, Any], TaskResult]:
+        task = find_task(job.task_type, self._tasks)
+        parameters = parse_document(self._read_parameters(job))
+        lease.mark("parameters_at")
+        context = TaskContext(
+            job=job,
+            parameters=parameters,
+            memory=self._memory,
+            open_file=lambda model: self._files.open(model, lease.check),
+            progress=_Progress(lease),
+        )
+        result = task(context)
+        lease.mark("decoded_at")
+        return parameters, result
+
+    def _read_parameters(self, job: Job) -> bytes:
+        """The parameter file, read no further than its limit."""
+        for attempt in range(PARAMETER_ATTEMPTS):
+            try:
+                with self._session.get(
+                    job.parameters_url, stream=True, timeout=PARAMETER_TIMEOUT
+                ) as response:
+                    if response.status_code == 404:
+                        raise RequestFault(
+                            "the parameters of the job are not in storage: upload them before the start"
+                        )
+                    if response.ok:
+                        return _read_bounded(response)
+                    log.warning("parameters not given", extra={"status": response.status_code})
+            except requests.RequestException as error:
+                log.warning("parameters not read", extra={"reason": type(error).__name__})
+            time.sleep(FIRST_PAUSE_SECONDS * attempt)
+        raise Passing("the parameters of the job could not be read from storage")
+
+    def _drop(self, lease: Lease, reason: Dropped) -> None:
+        log.info("job dropped", extra={"reason": type(reason).__name__})
+        if isinstance(reason, Released):
+            try:
+                lease.persist(lambda: self._client.release(lease.job))
+            except (AttemptLost, ServiceUnreachable, ServiceRefused) as error:
+                log.warning("job not given back", extra={"reason": str(error)})
+
+    def _fail(self, lease: Lease, fault: JobFault) -> None:
+        log.warning("job failed", extra={"kind": fault.kind, "reason": str(fault)})
+        fail_quietly(self._client, lease, fault.kind, str(fault))
+        if isinstance(fault, MachineFault):
+            raise fault
+        if isinstance(fault, Passing):
+            # The job waits again at once: leave it to another worker, or until the trouble is over.
+            self._pause_longer()
+            self._wake.wait(self._pause)
+
+    def _forget(self, lease: Lease) -> None:
+        self._leases.pop(lease.job.id, None)
+        self._on_change()
+
+    def _must_release(self) -> bool:
+        return self._stop_at is not None and time.monotonic() >= self._stop_at
+
+    def _finish(self) -> None:
+        """Lets the last result out; what does not make it in the grace time is given back."""
+        rest = (self._stop_at or time.monotonic()) - time.monotonic()
+        if self._publisher.wait(max(rest, 1.0)):
+            return
+        for lease in list(self._leases.values()):
+            self._drop(lease, Released(f"job {lease.job.id}"))
+
+
+class _Progress:
+    """A lease as tasks see it: once the number of pictures is known, upload URLs can be prepared."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self.step = lease.step
+        self.check = lease.check
+
+    def start(self, images: int, steps: int) -> None:
+        """Announces the pictures to the service and to the upload."""
+        self._lease.prepare_uploads(result_files(self._lease.job, images))
+        self._lease.start(images, steps)
+
+
+def _read_bounded(response: requests.Response) -> bytes:
+    content = response.raw.read(limits.MAX_PARAMETER_BYTES + 1, decode_content=True)
+    if len(content) > limits.MAX_PARAMETER_BYTES:
+        raise RequestFault(
+            f"the parameters must have at most {limits.MAX_PARAMETER_BYTES} bytes, they have more"
+        )
+    return bytes(content)

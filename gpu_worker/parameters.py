@@ -1,0 +1,240 @@
+"""Reads api_param.json: what a text-to-image job asks for, checked before any model is touched."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpu_worker.errors import RequestFault
+from gpu_worker.limits import (
+    LIMITS,
+    MAX_DEPTH,
+    MAX_IMAGES,
+    MAX_NAME_LENGTH,
+    MAX_PARAMETER_BYTES,
+    SIZE_MULTIPLE,
+    number,
+    shown,
+    text,
+    whole,
+)
+from gpu_worker.samplers import Sampling, choose_sampling
+
+DEFAULT_SAMPLER = "Euler"
+MAX_REPORTED_KEYS = 100
+MAX_DRAWN_SEED = 2**32
+
+# Honoured, or of no effect on what an API client gets.
+KNOWN = frozenset(
+    [
+        "prompt",
+        "negative_prompt",
+        "seed",
+        "subseed",
+        "subseed_strength",
+        "steps",
+        "cfg_scale",
+        "width",
+        "height",
+        "batch_size",
+        "n_iter",
+        "sampler_name",
+        "sampler_index",
+        "scheduler",
+        "override_settings",
+        "override_settings_restore_afterwards",
+        "eta",
+        "s_noise",
+        "s_churn",
+        "send_images",
+        "save_images",
+        "do_not_save_samples",
+        "do_not_save_grid",
+        "comments",
+        "force_task_id",
+        "infotext",
+    ]
+)
+KNOWN_SETTINGS = frozenset({"sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers"})
+AUTOMATIC_VAE = frozenset({"", "automatic", "none"})
+
+
+@dataclass(frozen=True, slots=True)
+class TextToImage:
+    """A checked text-to-image request; sizes in pixels, multiples of eight."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+    subseed: int
+    steps: int
+    cfg_scale: float
+    width: int
+    height: int
+    batch_size: int
+    n_iter: int
+    sampling: Sampling
+    eta: float
+    clip_skip: int
+    checkpoint: str | None
+    vae: str | None
+    unsupported: tuple[str, ...] = field(default=())
+
+    @property
+    def image_count(self) -> int:
+        """All images of the job."""
+        return self.batch_size * self.n_iter
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of every image: each counts one up, as in the WebUI."""
+        return [self.seed + position for position in range(self.image_count)]
+
+
+def parse_document(content: bytes) -> dict[str, Any]:
+    """Parses the file, which may hold Infinity and NaN; raises `RequestFault` for what is no JSON object."""
+    if len(content) > MAX_PARAMETER_BYTES:
+        raise RequestFault(
+            f"the parameters must have at most {MAX_PARAMETER_BYTES} bytes, they have {len(content)}"
+        )
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise RequestFault(
+            f"the parameters are not usable: they are nested more than {MAX_DEPTH} deep"
+        ) from None
+    except ValueError as error:
+        raise RequestFault(f"the parameters are not valid JSON: {str(error)[:120]}") from None
+    if not isinstance(document, dict):
+        raise RequestFault(f"the parameters must be a JSON object, not {shown(document)}")
+    _check_depth(document)
+    return document
+
+
+def _check_depth(document: dict[str, Any]) -> None:
+    """Demands what recursive code can walk, level by level."""
+    level: list[Any] = [document]
+    for _depth in range(MAX_DEPTH):
+        containers = [value for value in level if isinstance(value, dict | list)]
+        if not containers:
+            return
+        level = [item for box in containers for item in (box.values() if isinstance(box, dict) else box)]
+    raise RequestFault(f"the parameters are not usable: they are nested more than {MAX_DEPTH} deep")
+
+
+def parse_text_to_image(document: Mapping[str, Any], drawn_seed: int) -> TextToImage:
+    """Checks a request body of the WebUI's ``/sdapi/v1/txt2img``; `drawn_seed` is used where it says -1.
+
+    Raises `RequestFault` naming the field for values out of limits and for wishes that this worker cannot
+    honour and that would change the picture.
+    """
+    settings = document.get("override_settings") or {}
+    if not isinstance(settings, dict):
+        raise RequestFault(f"override_settings must be an object, not {shown(settings)}")
+    _refuse_unhonoured(document)
+    seed = whole("seed", document.get("seed"))
+    subseed = whole("subseed", document.get("subseed"))
+    request = TextToImage(
+        prompt=text("prompt", document.get("prompt")),
+        negative_prompt=text("negative_prompt", document.get("negative_prompt")),
+        seed=drawn_seed if seed == -1 else seed,
+        subseed=secrets.randbelow(MAX_DRAWN_SEED) if subseed == -1 else subseed,
+        steps=whole("steps", document.get("steps")),
+        cfg_scale=number("cfg_scale", document.get("cfg_scale")),
+        width=_size("width", document),
+        height=_size("height", document),
+        batch_size=whole("batch_size", document.get("batch_size")),
+        n_iter=whole("n_iter", document.get("n_iter")),
+        sampling=_sampling(document),
+        eta=number("eta", document.get("eta")),
+        clip_skip=whole("CLIP_stop_at_last_layers", settings.get("CLIP_stop_at_last_layers")),
+        checkpoint=text("sd_model_checkpoint", settings.get("sd_model_checkpoint"), MAX_NAME_LENGTH) or None,
+        vae=_vae_name(settings),
+        unsupported=_unsupported(document, settings),
+    )
+    if request.image_count > MAX_IMAGES:
+        raise RequestFault(
+            f"batch_size x n_iter must be at most {MAX_IMAGES} images, not {request.batch_size} x "
+            f"{request.n_iter}"
+        )
+    return request
+
+
+def _size(name: str, document: Mapping[str, Any]) -> int:
+    """A side in pixels; one that is no multiple of eight is rounded down, as the WebUI does with latents."""
+    return whole(name, document.get(name)) // SIZE_MULTIPLE * SIZE_MULTIPLE
+
+
+def _sampling(document: Mapping[str, Any]) -> Sampling:
+    for name in ("sampler_name", "sampler_index", "scheduler"):
+        text(name, document.get(name), MAX_NAME_LENGTH)
+    sampler = document.get("sampler_name") or document.get("sampler_index") or DEFAULT_SAMPLER
+    return choose_sampling(sampler, document.get("scheduler"))
+
+
+def _vae_name(settings: Mapping[str, Any]) -> str | None:
+    name = text("sd_vae", settings.get("sd_vae"), MAX_NAME_LENGTH)
+    return None if name.casefold() in AUTOMATIC_VAE else name
+
+
+def _refuse_unhonoured(document: Mapping[str, Any]) -> None:
+    """Fails for what would make another picture and is not built yet."""
+    wishes = {
+        "enable_hr": bool(document.get("enable_hr")),
+        "init_images": bool(document.get("init_images")),
+        "mask": bool(document.get("mask")),
+        "tiling": document.get("tiling") is True,
+        "restore_faces": document.get("restore_faces") is True,
+        "refiner_checkpoint": document.get("refiner_checkpoint") not in (None, "", "None"),
+        "script_name": document.get("script_name") not in (None, "", "None"),
+        "styles": bool(document.get("styles")),
+        "subseed_strength": number("subseed_strength", document.get("subseed_strength")) > 0,
+        "s_churn": number("s_churn", document.get("s_churn")) > 0,
+        "s_noise": number("s_noise", document.get("s_noise")) != LIMITS["s_noise"].default,
+        "seed_resize_from_w": _is_positive(document.get("seed_resize_from_w")),
+        "seed_resize_from_h": _is_positive(document.get("seed_resize_from_h")),
+    }
+    for name, wished in wishes.items():
+        if wished:
+            raise RequestFault(f"{name} is not supported by this worker yet, and would change the picture")
+    scripts = document.get("alwayson_scripts") or {}
+    if not isinstance(scripts, dict):
+        raise RequestFault(f"alwayson_scripts must be an object, not {shown(scripts)}")
+    for script, content in scripts.items():
+        if _is_enabled(content):
+            raise RequestFault(
+                f"alwayson_scripts.{script[:60]} is not supported by this worker yet, and would change "
+                "the picture"
+            )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _is_enabled(script: Any) -> bool:
+    """Whether a script does something: a ControlNet unit counts unless it says ``enabled: false``."""
+    arguments = script.get("args") if isinstance(script, dict) else None
+    if not arguments:
+        return False
+    units = (
+        [argument for argument in arguments if isinstance(argument, dict)]
+        if isinstance(arguments, list)
+        else []
+    )
+    if units:
+        return any(unit.get("enabled", True) is not False for unit in units)
+    # Scripts without units (Refiner, Seed, …) say first whether they are on.
+    return bool(arguments[0]) if isinstance(arguments, list) else True
+
+
+def _unsupported(document: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names the keys that carry a value and have no effect, for the result's ``info``."""
+    keys = [key for key, value in document.items() if key not in KNOWN and _says_something(value)]
+    keys += [f"override_settings.{key}" for key in settings if key not in KNOWN_SETTINGS]
+    return tuple(key[:MAX_NAME_LENGTH] for key in keys[:MAX_REPORTED_KEYS])
+
+
+def _says_something(value: Any) -> bool:
+    return value not in (None, False, "", "None", 0, -1) and value != [] and value != {}

@@ -1,0 +1,143 @@
+"""Keeps loaded checkpoints and VAEs in memory, bounded by bytes, the least recently used leaving first."""
+
+import gc
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gpu_worker.architecture import Family
+from gpu_worker.device import Device
+from gpu_worker.jobs import ModelFile
+from gpu_worker.loading import Pipeline, Vae, load_checkpoint, load_vae
+from gpu_worker.single_file import Description
+
+OpenFile = Callable[[ModelFile], Any]
+
+
+@dataclass(slots=True)
+class LoadedCheckpoint:
+    """A pipeline in memory, its description and the short hash of its file."""
+
+    name: str
+    pipeline: Pipeline
+    description: Description
+    short_hash: str
+
+    @property
+    def family(self) -> Family:
+        """The checkpoint's architecture."""
+        return self.description.family
+
+
+@dataclass(slots=True)
+class LoadedVae:
+    """A VAE in memory that a request chose by name."""
+
+    name: str
+    model: Vae
+    short_hash: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    file: ModelFile
+    value: Any
+    size: int
+
+
+class ModelMemory:
+    """An LRU of loaded models.
+
+    Models are loaded and used by one thread; `loaded_names` and `warm_ids` may be read from others.
+    """
+
+    def __init__(
+        self, device: Device, limit_bytes: int | None, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        self.device = device
+        self._limit = device.default_cache_bytes if limit_bytes is None else limit_bytes
+        self._on_change = on_change
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def loaded_names(self) -> list[str]:
+        """File names in memory, the most recently used last."""
+        with self._lock:
+            return [entry.file.name for entry in self._entries.values()]
+
+    @property
+    def warm_ids(self) -> list[str]:
+        """Ids of the checkpoints in memory."""
+        with self._lock:
+            return [entry.file.id for entry in self._entries.values()]
+
+    def checkpoint(self, file: ModelFile, open_file: OpenFile) -> LoadedCheckpoint:
+        """The pipeline of a checkpoint; `open_file(file)` is a context manager that gives a `StoredFile`."""
+
+        def load() -> tuple[LoadedCheckpoint, int]:
+            with open_file(file) as stored:
+                pipeline, description = load_checkpoint(stored.path, file.name, self.device, self._make_room)
+                loaded = LoadedCheckpoint(file.name, pipeline, description, stored.short_hash)
+            models = (m for m in pipeline.components.values() if isinstance(m, torch.nn.Module))
+            return loaded, sum(_bytes_of(model) for model in models)
+
+        found: LoadedCheckpoint = self._get(file.version, file, load)
+        return found
+
+    def vae(self, file: ModelFile, family: Family, open_file: OpenFile) -> LoadedVae:
+        """A VAE for checkpoints of `family`."""
+
+        def load() -> tuple[LoadedVae, int]:
+            with open_file(file) as stored:
+                model = load_vae(stored.path, file.name, family, self.device)
+                return LoadedVae(file.name, model, stored.short_hash), _bytes_of(model)
+
+        found: LoadedVae = self._get(f"{file.version}:{family.name}", file, load)
+        return found
+
+    def drop_all(self) -> None:
+        """Empties the memory."""
+        with self._lock:
+            self._entries.clear()
+        self._collect()
+        self._on_change()
+
+    def _get(self, key: str, file: ModelFile, load: Callable[[], tuple[Any, int]]) -> Any:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key].value
+        value, size = load()
+        with self._lock:
+            self._entries[key] = _Entry(file, value, size)
+        self._make_room(0, keep=key)
+        self._on_change()
+        return value
+
+    def _make_room(self, needed: int, keep: str | None = None) -> None:
+        """Forgets the oldest models until `needed` more bytes fit; a single model may exceed the limit."""
+        forgotten = False
+        with self._lock:
+            for key in list(self._entries):
+                if sum(entry.size for entry in self._entries.values()) + needed <= self._limit:
+                    break
+                if key != keep:
+                    del self._entries[key]
+                    forgotten = True
+        if forgotten:
+            self._collect()
+
+    def _collect(self) -> None:
+        gc.collect()
+        if self.device.is_cuda:
+            torch.cuda.empty_cache()
+
+
+def _bytes_of(model: torch.nn.Module) -> int:
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,96 @@
+"""Stores and completes one finished job in the background while the loop computes the next."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from gpu_worker.client import ServiceClient
+from gpu_worker.errors import Dropped, Passing, ServiceRefused, ServiceUnreachable
+from gpu_worker.lease import Lease
+from gpu_worker.logs import log_ids
+from gpu_worker.results import (
+    Uploader,
+    encode_parameters,
+    encode_png,
+    image_names,
+    parameter_name,
+    summary,
+)
+from gpu_worker.tasks import TaskResult
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """At most one job is being published; who brings a second one waits, its lease renewed as ever."""
+
+    def __init__(self, client: ServiceClient, uploader: Uploader, done: Callable[[Lease], None]) -> None:
+        self._client = client
+        self._uploader = uploader
+        self._done = done
+        self._thread: threading.Thread | None = None
+
+    def publish(self, lease: Lease, parameters: Mapping[str, Any], result: TaskResult) -> None:
+        """Takes over a job whose pictures are made, with its lease."""
+        self.wait()
+        self._thread = threading.Thread(
+            target=self._publish, args=(lease, parameters, result), name="publisher", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until nothing is being published; False when the time is over first."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+            return not self._thread.is_alive()
+        return True
+
+    def _publish(self, lease: Lease, parameters: Mapping[str, Any], result: TaskResult) -> None:
+        with log_ids(job_id=lease.job.id, request_id=lease.job.request_id):
+            try:
+                self._store(lease, parameters, result)
+            except Dropped as reason:
+                log.info("result dropped", extra={"reason": type(reason).__name__})
+            except Passing as fault:
+                fail_quietly(self._client, lease, fault.kind, str(fault))
+            except (ServiceUnreachable, ServiceRefused) as error:
+                log.error("the job could not be completed in its lease", extra={"reason": str(error)})
+            except Exception:
+                log.exception("publishing failed")
+                fail_quietly(self._client, lease, "passing", "the worker could not store the result")
+            finally:
+                lease.close()
+                self._done(lease)
+
+    def _store(self, lease: Lease, parameters: Mapping[str, Any], result: TaskResult) -> None:
+        job, names = lease.job, image_names(len(result.pictures))
+        files = {name: encode_png(picture) for name, picture in zip(names, result.pictures, strict=True)}
+        files[parameter_name(job)] = encode_parameters(parameters, result)
+        lease.mark("encoded_at")
+
+        def ask_urls(wanted: list[str]) -> Mapping[str, str]:
+            return lease.persist(lambda: self._client.uploads(job, wanted))
+
+        self._uploader.upload(files, lease.upload_urls(), ask_urls)
+        lease.mark("uploaded_at")
+        lease.persist(lambda: self._client.complete(job, names, summary(result.info), lease.timings))
+        log.info("job completed", extra={"images": len(names), "durations_ms": durations(lease.timings)})
+
+
+def durations(timings: Mapping[str, float]) -> dict[str, int]:
+    """Milliseconds between a job's recorded moments, for its log line."""
+    moments = list(timings.items())
+    pairs = pairwise(moments)
+    return {later.removesuffix("_at"): round((end - start) * 1000) for (_, start), (later, end) in pairs}
+
+
+def fail_quietly(client: ServiceClient, lease: Lease, kind: str, message: str) -> None:
+    """Reports a failed attempt; when even that cannot be said, the lease ends by itself and says as much."""
+    try:
+        lease.persist(lambda: client.fail(lease.job, kind, message))
+    except Dropped:
+        log.info("failure not wanted any more")
+    except (ServiceUnreachable, ServiceRefused) as error:
+        log.error("failure not reported", extra={"reason": str(error)})

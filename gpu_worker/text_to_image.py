@@ -1,0 +1,156 @@
+"""The task txt2img: from a request body of the WebUI to pictures with infotext."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from gpu_worker import VERSION, infotext
+from gpu_worker.errors import RequestFault
+from gpu_worker.generation import ImageRequest, Plan, generate
+from gpu_worker.jobs import Job, ModelFile
+from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_image
+from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
+from gpu_worker.prompts import prompt_warnings, refuse_networks
+from gpu_worker.tasks import Picture, TaskContext, TaskResult
+
+CHECKPOINT_TYPE = "Stable-diffusion"
+VAE_TYPE = "VAE"
+
+
+def run(context: TaskContext) -> TaskResult:
+    """Makes the pictures of a txt2img job; raises `RequestFault`, `Passing`, `MachineFault` or `Dropped`."""
+    # 1. Everything that can be refused is refused before a model is loaded.
+    request = parse_text_to_image(context.parameters, context.job.seed)
+    refuse_networks(request.prompt, request.negative_prompt)
+    checkpoint_file = choose_checkpoint(context.job, request.checkpoint)
+    vae_file = choose_vae(context.job, request.vae)
+
+    # 2. Models.
+    checkpoint = context.memory.checkpoint(checkpoint_file, context.open_file)
+    vae = context.memory.vae(vae_file, checkpoint.family, context.open_file) if vae_file else None
+
+    # 3. Pictures, one batch after the other.
+    images: list[Image.Image] = []
+    model = vae.model if vae else checkpoint.pipeline.vae
+    context.progress.start(request.image_count, request.steps)
+    for requests in _batches(request):
+        context.progress.check()
+        on_step = partial(context.progress.step, finished=len(images), batch=len(requests))
+        images += generate(checkpoint, model, requests, plan_of(request), on_step)
+
+    # 4. What the pictures say about themselves.
+    texts = [_infotext(request, seed, checkpoint, vae) for seed in request.seeds]
+    pictures = [Picture(image, text) for image, text in zip(images, texts, strict=True)]
+    return TaskResult(pictures, _info(request, checkpoint, vae, texts))
+
+
+def plan_of(request: TextToImage) -> Plan:
+    """What decides whether two jobs on one checkpoint and VAE may share a batch: equal plans may."""
+    return Plan(
+        sampling=request.sampling,
+        steps=request.steps,
+        cfg_scale=request.cfg_scale,
+        width=request.width,
+        height=request.height,
+        eta=request.eta,
+        clip_skip=request.clip_skip,
+    )
+
+
+def choose_checkpoint(job: Job, wanted: str | None) -> ModelFile:
+    """The job's checkpoint; `wanted` may name it as the WebUI does ("name [hash]", ending or not)."""
+    files = job.of_type(CHECKPOINT_TYPE)
+    if not files:
+        raise RequestFault(f"models.{CHECKPOINT_TYPE} names no checkpoint: one is needed")
+    return _named(files, wanted, "sd_model_checkpoint", CHECKPOINT_TYPE) if wanted else files[0]
+
+
+def choose_vae(job: Job, wanted: str | None) -> ModelFile | None:
+    """The VAE that the job names, or None for the checkpoint's own."""
+    files = [file for file in job.of_type(VAE_TYPE) if file.name.casefold() not in AUTOMATIC_VAE]
+    if wanted:
+        return _named(files, wanted, "sd_vae", VAE_TYPE)
+    return files[0] if files else None
+
+
+def _named(files: Sequence[ModelFile], wanted: str, field: str, model_type: str) -> ModelFile:
+    name = wanted.split(" [")[0].strip()
+    for file in files:
+        if name in (file.name, _stem(file.name)):
+            return file
+    raise RequestFault(
+        f"override_settings.{field} {wanted[:80]!r} is not among the job's models.{model_type}"
+    )
+
+
+def _batches(request: TextToImage) -> list[list[ImageRequest]]:
+    requests = [ImageRequest(request.prompt, request.negative_prompt, seed) for seed in request.seeds]
+    size = request.batch_size
+    return [requests[start : start + size] for start in range(0, len(requests), size)]
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def _infotext(request: TextToImage, seed: int, checkpoint: LoadedCheckpoint, vae: LoadedVae | None) -> str:
+    fields: dict[str, object] = {
+        "Steps": request.steps,
+        "Sampler": request.sampling.sampler,
+        "Schedule type": request.sampling.asked_schedule,
+        "CFG scale": f"{request.cfg_scale:g}",
+        "Seed": seed,
+        "Size": f"{request.width}x{request.height}",
+        "Model hash": checkpoint.short_hash,
+        "Model": _stem(checkpoint.name),
+        "VAE hash": vae.short_hash if vae else None,
+        "VAE": vae.name if vae else None,
+        "Eta": f"{request.eta:g}" if request.eta else None,
+        "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+    }
+    return infotext.write(request.prompt, request.negative_prompt, fields)
+
+
+def _info(
+    request: TextToImage, checkpoint: LoadedCheckpoint, vae: LoadedVae | None, texts: list[str]
+) -> dict[str, Any]:
+    """The WebUI's ``Processed.js()``, with what had no effect under ``unsupported``."""
+    count = request.image_count
+    return {
+        "prompt": request.prompt,
+        "all_prompts": [request.prompt] * count,
+        "negative_prompt": request.negative_prompt,
+        "all_negative_prompts": [request.negative_prompt] * count,
+        "seed": request.seed,
+        "all_seeds": request.seeds,
+        "subseed": request.subseed,
+        "all_subseeds": [request.subseed + position for position in range(count)],
+        "subseed_strength": 0.0,
+        "width": request.width,
+        "height": request.height,
+        "sampler_name": request.sampling.sampler,
+        "scheduler": request.sampling.asked_schedule,
+        "cfg_scale": request.cfg_scale,
+        "steps": request.steps,
+        "batch_size": request.batch_size,
+        "n_iter": request.n_iter,
+        "restore_faces": False,
+        "sd_model_name": _stem(checkpoint.name),
+        "sd_model_hash": checkpoint.short_hash,
+        "sd_vae_name": vae.name if vae else None,
+        "sd_vae_hash": vae.short_hash if vae else None,
+        "denoising_strength": None,
+        "extra_generation_params": {"Schedule type": request.sampling.asked_schedule},
+        "index_of_first_image": 0,
+        "infotexts": texts,
+        "styles": [],
+        "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.gmtime()),
+        "clip_skip": request.clip_skip,
+        "version": f"sdfleet {VERSION}",
+        "unsupported": list(request.unsupported),
+        "comments": prompt_warnings(request.prompt, request.negative_prompt),
+    }

@@ -1,0 +1,99 @@
+"""Puts a worker together: engine, loop, heartbeat and bells, and their orderly end."""
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from gpu_worker import VERSION
+from gpu_worker.bells import Bells
+from gpu_worker.client import ServiceClient, make_session
+from gpu_worker.config import WorkerConfig
+from gpu_worker.device import Device, choose_device
+from gpu_worker.files import FileCache
+from gpu_worker.heartbeat import Heartbeat
+from gpu_worker.loop import Loop
+from gpu_worker.pipelines import ModelMemory
+from gpu_worker.tasks import Task
+from gpu_worker.text_to_image import run as text_to_image
+
+log = logging.getLogger(__name__)
+
+TASKS: Mapping[str, Task] = {"txt2img": text_to_image}
+
+
+class Worker:
+    """One worker process on one device."""
+
+    def __init__(self, config: WorkerConfig, device: Device | None = None) -> None:
+        self.config = config
+        self.device = device or choose_device()
+        client = ServiceClient(config)
+        session = make_session()
+        self.memory = ModelMemory(self.device, config.memory_cache_bytes, self._changed)
+        self.loop = Loop(
+            client,
+            FileCache(config.cache_dir, config.disk_cache_bytes, session),
+            self.memory,
+            TASKS,
+            session,
+            grace_seconds=config.grace_seconds,
+            claim_seconds=config.claim_seconds,
+            on_change=self._changed,
+        )
+        self.heartbeat = Heartbeat(client, self.describe, self.loop.assign, config.heartbeat_seconds)
+        self.bells = Bells(config.redis_url, self.loop.ring, self.loop.cancel)
+
+    def describe(self) -> dict[str, Any]:
+        """What the heartbeat says."""
+        return {
+            "host": socket.gethostname(),
+            "instance_type": self.config.instance_type or self.device.default_instance_type,
+            "device": self.device.kind,
+            "device_name": self.device.name,
+            "memory_bytes": self.device.memory_bytes,
+            "version": VERSION,
+            "state": self.loop.state,
+            "slots": self.config.slots,
+            "loaded": self.memory.loaded_names,
+            "running": self.loop.running,
+            "endpoints": self.loop.endpoints,
+        }
+
+    def run(self) -> None:
+        """Works until `stop` or SIGTERM; raises `MachineFault` when the device is lost."""
+        log.info("worker ready", extra={"device": self.device.kind, "device_name": self.device.name})
+        self.heartbeat.start()
+        self.bells.start()
+        try:
+            self.loop.run()
+        finally:
+            self.loop.stop()
+            self.bells.stop()
+            self.heartbeat.stop()
+            log.info("worker stopped")
+
+    def stop(self) -> None:
+        """Asks the worker to end; returns at once."""
+        self.loop.stop()
+
+    def stop_on_signals(self) -> None:
+        """SIGTERM and SIGINT stop the worker.
+
+        The handler starts a thread because the signal may arrive while its own thread holds the lock that
+        `stop` needs.
+        """
+
+        def handle(_number: int, _frame: object) -> None:
+            threading.Thread(target=self.stop, name="stop", daemon=True).start()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
+
+    def _changed(self) -> None:
+        # Called by parts that are made before the heartbeat is.
+        heartbeat = getattr(self, "heartbeat", None)
+        if heartbeat is not None:
+            heartbeat.changed()

@@ -1,0 +1,1 @@
+"""The whole of sdfleet on one machine, without Docker and without root."""
