@@ -25,7 +25,8 @@ MOST_NAMES = 100
 LONGEST_NAME = 200
 LARGEST_BATCH = 500
 WAITING_ENTRIES = 10_000
-PAUSE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
 
 Entry = dict[str, Any]
 
@@ -97,8 +98,10 @@ class AuditSender:
             batch = [self._waiting.get()]
             while len(batch) < LARGEST_BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get())
+            pause = FIRST_PAUSE_SECONDS
             while not self._sent(batch):
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 self._forget_the_oldest()
 
     def _sent(self, batch: list[Entry]) -> bool:

@@ -37,3 +37,5 @@ def set_up_logs(service: str, level: str = "INFO") -> None:
     root.setLevel(level.upper())
     for chatty in ("botocore", "boto3", "urllib3", "s3transfer", "pymongo"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Every retry is a warning there; what stays broken is said by whoever asked.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)

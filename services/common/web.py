@@ -1,6 +1,5 @@
 """The Flask application that every service starts from: errors, request ids, logs, health, OpenAPI."""
 
-import functools
 import json
 import logging
 import math
@@ -130,12 +129,21 @@ def make_web_app(
         limit_keys(app, rate_limits)
     _answer_health(app, ready)
     api = _ServiceApi(app)
-    # The document is served by a bound method, which takes no attributes.
-    document = app.view_functions["api-docs.openapi_json"]
-    app.view_functions["api-docs.openapi_json"] = open_to_all(functools.partial(document))
+    _publish_document(app)
     for blueprint in blueprints:
         api.register_blueprint(blueprint)
     return app
+
+
+def _publish_document(app: Flask) -> None:
+    """Open the OpenAPI document; flask-smorest serves it by a bound method, which takes no attributes."""
+    serve = app.view_functions["api-docs.openapi_json"]
+
+    @open_to_all
+    def openapi_json() -> Any:
+        return serve()
+
+    app.view_functions["api-docs.openapi_json"] = openapi_json
 
 
 def _trace_requests(app: Flask, service: str) -> None:

@@ -2,13 +2,12 @@
 
 import functools
 
-import jwt
 from flask import Flask
 
-from services.common.identity import Authentication, KeySource
+from services.common.identity import KeySource
 from services.common.logs import set_up_logs
 from services.common.mongo import ping
-from services.common.web import make_web_app
+from services.common.resource_service import make_resource_app
 from services.endpoints import internal_routes, routes
 from services.endpoints.config import Config
 from services.endpoints.wiring import SERVICE, wire
@@ -19,18 +18,17 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
     if config is None:
         config = Config.from_env()
         set_up_logs(SERVICE, config.log_level)
-    keys = users_keys or jwt.PyJWKClient(
-        f"{config.internal.users_url.rstrip('/')}/internal/jwks.json", timeout=5
-    )
-    authentication = Authentication(keys, config.internal.service_secret, config.worker_secret)
     wiring = wire(config)
     wiring.endpoints.ensure_indexes()
     wiring.workers.ensure_indexes()
-    app = make_web_app(
+    app = make_resource_app(
         SERVICE,
-        authentication,
+        config.internal,
         [routes.blp, internal_routes.blp],
         ready={"mongodb": functools.partial(ping, wiring.database)},
+        redis_url=config.redis_url,
+        worker_secret=config.worker_secret,
+        users_keys=users_keys,
     )
     app.extensions[SERVICE] = wiring
     return app

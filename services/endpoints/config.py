@@ -30,6 +30,7 @@ class Config:
     mongo: MongoSettings
     internal: InternalSettings
     worker_secret: str = secret("WORKER_SECRET", "signs the GPU workers' calls (32 characters or more)")
+    redis_url: str = setting("REDIS_URL", "Celery broker and the counters of rate limits")
     inference_url: str = setting("INFERENCE_URL", "internal base address of the inference service")
     ceilings: tuple[tuple[str, int], ...] = setting(
         "ENDPOINT_CAPACITY",

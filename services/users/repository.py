@@ -115,12 +115,11 @@ class Repository:
             {"username": username, "ended_at": None}, {"$set": {"ended_at": now()}}, session=self._session
         )
 
-    def missing_users(self, usernames: Iterable[str]) -> list[str]:
-        """Those of the names that no user has."""
-        wanted = list(dict.fromkeys(usernames))
-        found = self._users.find({"_id": {"$in": wanted}}, {"_id": 1}, session=self._session)
-        known = {user["_id"] for user in found}
-        return [name for name in wanted if name not in known]
+    def roles_of(self, usernames: Iterable[str]) -> dict[str, list[str]]:
+        """The roles of those of the names that users have."""
+        wanted = {"_id": {"$in": list(usernames)}}
+        found = self._users.find(wanted, {"roles": 1}, session=self._session)
+        return {user["_id"]: user["roles"] for user in found}
 
     def somebody_may(self, permission: str) -> bool:
         """Whether any user holds exactly `permission`, directly or by a role."""

@@ -23,12 +23,14 @@ def jwks() -> Any:
 @blp.arguments(schemas.Names)
 @for_services
 def names(wanted: dict[str, list[str]]) -> Any:
-    """Which of these users and roles do not exist."""
+    """Which of these users and roles do not exist, and the roles of those users who do."""
     repository = parts().repository
     roles = list(dict.fromkeys(wanted["roles"]))
     known = {role["_id"] for role in repository.named_roles(roles)}
+    roles_of = repository.roles_of(wanted["usernames"])
     return jsonify(
-        missing_usernames=repository.missing_users(wanted["usernames"]),
+        missing_usernames=[name for name in dict.fromkeys(wanted["usernames"]) if name not in roles_of],
+        roles_of=roles_of,
         missing_roles=[name for name in roles if name not in known],
     )
 

@@ -46,7 +46,7 @@ ROUTES = [
 ]
 QUERIES = ["limit", "last_evaluated_key", "username", "role", "actor", "since", "until", "name", "outcome"]
 CALM = settings(
-    max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

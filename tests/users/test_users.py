@@ -192,5 +192,9 @@ def test_other_services_can_ask_which_names_exist(users: Driver) -> None:
     headers = {"X-Internal-Token": make_service_token("endpoints", secret)}
     body = {"usernames": [ADMIN, "nobody"], "roles": ["IT Operator", "nosuch"]}
     answer = users.client.post("/internal/names", json=body, headers=headers)
-    assert answer.get_json() == {"missing_usernames": ["nobody"], "missing_roles": ["nosuch"]}
+    assert answer.get_json() == {
+        "missing_usernames": ["nobody"],
+        "missing_roles": ["nosuch"],
+        "roles_of": {ADMIN: ["IT Operator"]},
+    }
     assert users.client.post("/internal/names", json=body).status_code == 401
