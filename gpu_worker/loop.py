@@ -144,7 +144,7 @@ class Loop:
             log.exception("the answer to a claim was not understood")
             self._pause_longer()
             return None
-        self._pause = 0.0 if jobs else self._pause
+        self._pause = 0.0
         return jobs[0] if jobs else None
 
     def _pause_longer(self) -> None:
