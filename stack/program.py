@@ -19,7 +19,7 @@ class Program:
     ready: Callable[[], object] | None
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None  # working directory
-    ready_seconds: float = 60
+    ready_seconds: float = 120
     stop_signal: str = "TERM"
     stop_seconds: int = 10
 

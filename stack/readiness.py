@@ -33,7 +33,7 @@ def worker_is_registered(endpoints_url: str, service_secret: str, worker_id: str
 def celery_answers(redis_url: str, node: str) -> None:
     """The Celery worker hears what is sent to it."""
     with Celery(broker=redis_url, set_as_current=False) as app:
-        if not app.control.inspect(destination=[node], timeout=0.5, limit=1).ping():
+        if not app.control.inspect(destination=[node], timeout=3, limit=1).ping():
             raise NotYet(f"{node} does not answer yet")
 
 
