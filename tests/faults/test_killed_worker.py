@@ -24,10 +24,10 @@ def objects_of(running: Running, job_id: str) -> list[str]:
 
 def test_the_job_of_a_killed_worker_succeeds_on_the_next_one_with_one_set_of_results(tmp_path: Path) -> None:
     with running_stack(tmp_path, LEASE_SECONDS="4") as running:
-        job_id = running.start(PARAMETERS | {"steps": 150, "n_iter": 2})
+        job_id = running.start(PARAMETERS | {"steps": 100, "batch_size": 2})
         killed = 0
         for job in journey.follow_job(running.artist, job_id):
-            if not killed and job["progress"] and job["progress"]["step"] > 5:
+            if not killed and job["progress"] and job["progress"]["step"] > 3:
                 killed = running.stack.kill("worker-1")
         assert killed
         assert running.stack.pid("worker-1") not in (0, killed)
