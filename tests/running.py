@@ -17,7 +17,7 @@ from stack.stack import Stack
 
 CHECKPOINT = ROOT / "house" / "shapes-v1.safetensors"
 PROMPT = "a red circle on a white background"
-PARAMETERS = {"prompt": PROMPT, "steps": 20, "width": 64, "height": 64, "seed": 7, "sampler_name": "Euler a"}
+PARAMETERS = {"prompt": PROMPT, "steps": 20, "width": 64, "height": 64, "seed": 7, "sampler_name": "Euler"}
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _take_the_steps(console: Console, target: Target, arguments: Namespace) -> d
         "seed": arguments.seed,
         "steps": STEPS,
         "cfg_scale": 7,
-        "sampler_name": "Euler a",
+        "sampler_name": "Euler",
         "width": arguments.size,
         "height": arguments.size,
     }
