@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import (
-    DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     StableDiffusionPipeline,
 )
 from PIL import Image, ImageDraw
@@ -26,7 +27,7 @@ from house.shapes import Combination
 STEPS = 20
 BATCH = 20
 SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
     "dpm++ 2m karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
     "euler a": (EulerAncestralDiscreteScheduler, {}),
 }
@@ -56,7 +57,7 @@ class Round:
 
 
 def load_checkpoint(path: Path) -> Any:
-    """The checkpoint as a pipeline, read from the single file just as the GPU worker reads it."""
+    """The checkpoint as a pipeline, read from the single file with this package's configuration."""
     networks = architecture.build_vae(), architecture.build_text_encoder(), architecture.build_unet()
     with tempfile.TemporaryDirectory() as folder:
         architecture.assemble(*networks).save_pretrained(folder)
@@ -142,6 +143,7 @@ def evaluate(
                 held_out.append(drawn.figures())
                 failures += misreadings(drawn)
                 rounds.append({"sampler": sampler, "guidance": guidance, "seed": seed, **held_out[-1]})
+                print(rounds[-1], file=sys.stderr, flush=True)
             grey.append(draw(pipeline, grey_prompts(), sampler, guidance, seed=0).figures())
     return {
         "checkpoint": checkpoint.name,
@@ -159,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
-    parser.add_argument("--guidance", nargs="+", type=float, default=[5.0, 7.5])
+    parser.add_argument("--guidance", nargs="+", type=float, default=[7.0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sheet", type=Path, help="the contact sheet to write")
     given = parser.parse_args()

@@ -11,7 +11,7 @@ from house import architecture, stages
 from house.data import Captioner, Pictures
 from house.run_state import Run
 
-DEFAULT_MINUTES = 55.0
+DEFAULT_MINUTES = 40.0
 MASKS = 6000
 
 
@@ -27,7 +27,7 @@ class Plan:
     def for_minutes(cls, minutes: float) -> "Plan":
         """Steps that fill about ``minutes`` on two idle cores; counting steps makes a run reproducible."""
         share = minutes / DEFAULT_MINUTES
-        return cls(vae=round(2500 * share), text=round(300 * share), unet=round(4300 * share))
+        return cls(vae=round(2500 * share), text=round(300 * share), unet=round(2900 * share))
 
 
 def train(run: Run, plan: Plan) -> None:
