@@ -34,10 +34,7 @@ def run() -> dict[str, Any]:
         with stack:
             creds = stack.creds()
             target = Target(creds.url, creds.api_key, creds.username, creds.password)
-            client = journey.create_artist(target)
-            journey.upload_checkpoint(client, CHECKPOINT, CHECKPOINT.name)
-            endpoint = journey.create_endpoint(client)
-            journey.wait_in_service(client, endpoint)
+            client, endpoint = journey.prepare(target, CHECKPOINT)
             for _ in range(WARM_UP):
                 _finished(client, _start(client, endpoint, 0))
             latency = _latency(client, endpoint)

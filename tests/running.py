@@ -53,10 +53,7 @@ def running_stack(folder: Path, workers: int = 1, **environment: str) -> Iterato
     with Stack(folder, Settings.on_free_ports(workers, **environment)) as stack:
         creds = stack.creds()
         target = Target(creds.url, creds.api_key, creds.username, creds.password)
-        artist = journey.create_artist(target)
-        journey.upload_checkpoint(artist, CHECKPOINT, CHECKPOINT.name)
-        endpoint = journey.create_endpoint(artist)
-        journey.wait_in_service(artist, endpoint)
+        artist, endpoint = journey.prepare(target, CHECKPOINT)
         yield Running(stack, target, artist, endpoint)
 
 

@@ -39,6 +39,16 @@ def create_artist(target: Target) -> Client:
     return artist
 
 
+def prepare(target: Target, checkpoint: Path) -> tuple[Client, str]:
+    """An artist who has the checkpoint, and the name of an endpoint that is in service for them."""
+    artist = create_artist(target)
+    if not find_checkpoint(artist, checkpoint.name):
+        upload_checkpoint(artist, checkpoint, checkpoint.name)
+    endpoint = find_endpoint(artist) or create_endpoint(artist)
+    wait_in_service(artist, endpoint)
+    return artist, endpoint
+
+
 def find_checkpoint(client: Client, name: str) -> bool:
     """Whether a checkpoint of this name is there already."""
     found = client.call("GET", "/checkpoints", types=MODEL_TYPE, status="Active")
