@@ -1,6 +1,5 @@
 """The web application of the checkpoints service."""
 
-import jwt
 from flask import Flask
 
 from services.checkpoints import internal_routes, routes
@@ -8,9 +7,9 @@ from services.checkpoints.config import Config
 from services.checkpoints.tasks import BACKGROUND
 from services.checkpoints.wiring import EXTENSION, connect
 from services.common import mongo
-from services.common.identity import Authentication, KeySource
+from services.common.identity import KeySource
 from services.common.logs import set_up_logs
-from services.common.web import make_web_app
+from services.common.resource_service import make_resource_app
 
 
 def create_app(config: Config | None = None, users_keys: KeySource | None = None) -> Flask:
@@ -24,14 +23,14 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
     parts = connect(config, BACKGROUND)
     parts.repository.ensure_indexes()
     parts.storage.objects.ensure_bucket()
-    keys = users_keys or jwt.PyJWKClient(
-        f"{config.internal.users_url.rstrip('/')}/internal/jwks.json", timeout=5
-    )
-    app = make_web_app(
+    parts.storage.allow_origins(config.cors_origins)
+    app = make_resource_app(
         "checkpoints",
-        Authentication(keys, config.internal.service_secret),
+        config.internal,
         [routes.blp, internal_routes.blp],
         ready={"mongodb": lambda: mongo.ping(parts.database), "s3": parts.storage.check},
+        redis_url=config.redis_url,
+        users_keys=users_keys,
     )
     app.extensions[EXTENSION] = parts
     return app

@@ -20,7 +20,7 @@ def apply_changes(
     wanted = [name for name in CHANGES if body.get(name) is not None]
     if not wanted and not body["multi_parts_tags"]:
         raise BadRequest(f"nothing to change: give one of {', '.join(CHANGES)}")
-    edits = _edits(caller, checkpoint, body)
+    edits = _edits(parts, caller, checkpoint, body)
     if "status" in wanted or body["multi_parts_tags"]:
         checkpoint = _change_status(
             parts, checkpoint, body.get("status", ACTIVE), body["multi_parts_tags"] or {}
@@ -35,12 +35,12 @@ def apply_changes(
     return checkpoint
 
 
-def _edits(caller: Caller, checkpoint: Checkpoint, body: Mapping[str, Any]) -> dict[str, Any]:
+def _edits(parts: Parts, caller: Caller, checkpoint: Checkpoint, body: Mapping[str, Any]) -> dict[str, Any]:
     edits: dict[str, Any] = {}
     params = body.get("params")
     if params is not None:
         if params.get("creator", checkpoint.creator) != checkpoint.creator:
-            edits["creator"] = owner_named_by(caller, params)
+            edits["creator"], _ = owner_named_by(parts.neighbours, caller, params)
         edits["params"] = own_params(checkpoint.params | params)
     if body["allowed_roles_or_users"] is not None:
         edits["allowed"] = body["allowed_roles_or_users"]

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
 
+from services.checkpoints.filenames import is_pickle
 from services.common.identity import Caller
 
 TYPES = (
@@ -39,6 +40,7 @@ class File:
     sha256: str | None = None  # lower-case hex: what the client promised, or what was computed
     url: str | None = None  # where an import fetches it; forgotten when it is complete
     source_etag: str | None = None  # of what is being imported: only the same is gone on with
+    found: dict[str, Any] | None = None  # {type, architecture, metadata} that the header told
 
     @property
     def complete(self) -> bool:
@@ -73,10 +75,16 @@ class Checkpoint:
         return [file.name for file in self.files if file.name]  # an import learns them on the way
 
     @property
+    def may_be_in_use(self) -> bool:
+        """Whether jobs can have been promised its files."""
+        return bool(self.files) and all(file.complete for file in self.files)
+
+    @property
     def busy_with(self) -> str | None:
         """What is being done with it in the background."""
         if self.status == INITIAL and self.stage == VERIFYING:
-            return "verification"
+            converting = any(is_pickle(file.name) for file in self.files)
+            return "conversion" if converting else "verification"
         if self.status == INITIAL and self.stage == IMPORTING:
             return "creation"
         return "update" if self.move else None

@@ -6,6 +6,20 @@ from dataclasses import dataclass, field
 from services.checkpoints.guard import parse_allowed
 from services.common.settings import InternalSettings, MongoSettings, S3Settings, read_settings, setting
 
+CONVERT, REFUSE = "convert", "refuse"
+
+
+def parse_pickles(text: str) -> str:
+    """What is done with pickles."""
+    if text not in {CONVERT, REFUSE}:
+        raise ValueError(f"it must be {CONVERT} or {REFUSE}")
+    return text
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Origins as the gateway reads them: separated by commas or spaces."""
+    return tuple(text.replace(",", " ").split())
+
 
 def parse_tokens(text: str) -> tuple[tuple[str, str], ...]:
     """(host, token) of `host=token` pairs, separated by commas."""
@@ -22,6 +36,7 @@ class Config:
     mongo: MongoSettings
     s3: S3Settings
     internal: InternalSettings
+    inference_url: str = setting("INFERENCE_URL", "internal base address of the inference service")
     redis_url: str = setting("REDIS_URL", "Celery broker")
     log_level: str = setting("LOG_LEVEL", "least severe level that is logged", default="INFO")
     stalled_seconds: int = setting(
@@ -62,6 +77,23 @@ class Config:
     )
     import_patience: float = setting(
         "CHECKPOINTS_IMPORT_PATIENCE", "seconds over which that rate is looked at", default=60.0, parse=float
+    )
+    pickles: str = setting(
+        "CHECKPOINTS_PICKLES",
+        "convert or refuse: what is done with .ckpt, .pt, .pth and .bin files",
+        default=CONVERT,
+        parse=parse_pickles,
+    )
+    convert_folder: str = setting(
+        "CHECKPOINTS_CONVERT_FOLDER",
+        "disk for files while they are converted, twice their size (default: the system's temporary folder)",
+        default="",
+    )
+    cors_origins: tuple[str, ...] = setting(
+        "CORS_ORIGINS",
+        "web origins that may use presigned URLs, by commas or spaces",
+        default=(),
+        parse=parse_origins,
     )
     lease_seconds: float = setting(
         "CHECKPOINTS_LEASE_SECONDS",

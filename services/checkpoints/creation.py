@@ -8,11 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 from services.checkpoints.checkpoint import IMPORTING, INITIAL, UPLOADING, Checkpoint, File
+from services.checkpoints.config import CONVERT
 from services.checkpoints.errors import ActsForAnother, KeyReused, NameTaken
 from services.checkpoints.filenames import check_names
 from services.checkpoints.guard import RefusedAddress, check_url
+from services.checkpoints.neighbours import Neighbours
 from services.checkpoints.repository import Repository
 from services.checkpoints.storage import key_of
+from services.checkpoints.wiring import Parts
 from services.common.errors import BadRequest
 from services.common.identity import Caller
 from services.common.times import now
@@ -22,15 +25,27 @@ LONGEST_KEY = 255
 LARGEST_PARAMS = 65_536  # bytes of JSON
 MOST_PARTS = 50_000  # of all files of one request: their URLs make an answer of about 20 MB
 # What this service says in params.
-OURS = frozenset({"creator", "created", "multipart_upload", "error", "pending", "progress"})
+OURS = frozenset(
+    {
+        *("creator", "created", "multipart_upload", "error", "pending", "progress"),
+        *("architecture", "metadata", "warning"),
+    }
+)
 
 
-def owner_named_by(caller: Caller, params: Mapping[str, Any]) -> str:
-    """The user that `params.creator` names, by default the caller. Raises ActsForAnother without user:all."""
+def owner_named_by(
+    neighbours: Neighbours, caller: Caller, params: Mapping[str, Any]
+) -> tuple[str, list[str]]:
+    """The user that `params.creator` names, by default the caller, and their roles.
+
+    Raises ActsForAnother without user:all, UnknownUser when there is no such user.
+    """
     creator = params.get("creator") or caller.name
-    if creator != caller.name and not caller.may("user:all"):
+    if creator == caller.name:
+        return caller.name, list(caller.roles)
+    if not caller.may("user:all"):
         raise ActsForAnother(creator)
-    return str(creator)
+    return str(creator), neighbours.roles_of(creator)
 
 
 def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,14 +56,15 @@ def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def new_upload(caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Checkpoint:
+def new_upload(parts: Parts, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Checkpoint:
     """A checkpoint, not yet stored, whose files the client is going to upload."""
     files = body["filenames"]
-    check_names(file["filename"] for file in files)
+    check_names((file["filename"] for file in files), pickles=parts.config.pickles == CONVERT)
     if sum(file["parts_number"] for file in files) > MOST_PARTS:
         raise BadRequest(f"the files of one request have at most {MOST_PARTS} parts together")
     checkpoint_id = str(uuid.uuid4())
     return _new(
+        parts,
         caller,
         body,
         key,
@@ -66,7 +82,7 @@ def new_upload(caller: Caller, body: Mapping[str, Any], key: str | None = None) 
     )
 
 
-def new_import(caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Checkpoint:
+def new_import(parts: Parts, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Checkpoint:
     """A checkpoint, not yet stored, whose files are to be fetched; their names are learned on the way."""
     for number, url in enumerate(body["urls"], start=1):
         try:
@@ -76,10 +92,11 @@ def new_import(caller: Caller, body: Mapping[str, Any], key: str | None = None) 
     if len(set(body["urls"])) != len(body["urls"]):
         raise BadRequest("a URL is named twice in one request")
     files = [File(name="", key="", url=url) for url in body["urls"]]
-    return _new(caller, body, key, str(uuid.uuid4()), IMPORTING, files)
+    return _new(parts, caller, body, key, str(uuid.uuid4()), IMPORTING, files)
 
 
 def _new(
+    parts: Parts,
     caller: Caller,
     body: Mapping[str, Any],
     key: str | None,
@@ -87,17 +104,15 @@ def _new(
     stage: str,
     files: list[File],
 ) -> Checkpoint:
-    owner, moment = owner_named_by(caller, body["params"]), now()
+    (owner, roles), moment = owner_named_by(parts.neighbours, caller, body["params"]), now()
     allowed = body["allowed_roles_or_users"]
-    if allowed is None:
-        allowed = list(caller.roles) if owner == caller.name else []
     return Checkpoint(
         id=checkpoint_id,
         type=body["checkpoint_type"],
         status=INITIAL,
         stage=stage,
         creator=owner,
-        allowed=allowed,
+        allowed=roles if allowed is None else allowed,
         files=files,
         params=own_params(body["params"]),
         created=moment,

@@ -1,35 +1,53 @@
 """Deletes checkpoints: out of sight at once, then their objects and uploads, then the record."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.checkpoints.checkpoint import Checkpoint, Viewer
+from services.checkpoints.neighbours import Neighbours
 from services.checkpoints.repository import Repository
 from services.checkpoints.storage import CheckpointStorage, folder
+from services.common.errors import Unavailable
 from services.common.times import now
 
 log = logging.getLogger(__name__)
 
 
 class Deletion:
-    """Deletes what users delete and what nobody finishes."""
+    """Deletes what users delete and what nobody finishes; what a job needs goes when the job has ended."""
 
-    def __init__(self, repository: Repository, storage: CheckpointStorage) -> None:
+    def __init__(self, repository: Repository, storage: CheckpointStorage, neighbours: Neighbours) -> None:
         self._repository = repository
         self._storage = storage
+        self._neighbours = neighbours
 
     def delete(self, ids: Iterable[str], viewer: Viewer) -> None:
         """Delete the viewer's own checkpoints among `ids`; the others and absent ones are ignored.
 
-        What S3 does not let go now, and what another process is working on, the sweep deletes.
+        What jobs need, what S3 does not let go now, and what another process is working on, goes later.
         """
-        for checkpoint in self._repository.mark_deleted(ids, viewer):
+        marked = self._repository.mark_deleted(ids, viewer)
+        for checkpoint in marked:
             log.info("checkpoint deleted", extra={"checkpoint_id": checkpoint.id})
-            if checkpoint.lease is None or checkpoint.lease["until"] < now():
-                self._try_to_purge(checkpoint)
+        self.clear([one for one in marked if one.lease is None or one.lease["until"] < now()])
+
+    def clear(self, deleted: Sequence[Checkpoint]) -> int:
+        """Purge those of the deleted checkpoints that no job needs any more; how many."""
+        needed = self._needed([checkpoint.id for checkpoint in deleted if checkpoint.may_be_in_use])
+        return sum(self._try_to_purge(checkpoint) for checkpoint in deleted if checkpoint.id not in needed)
+
+    def clear_leftovers(self) -> int:
+        """Purge what earlier deletions left and nobody needs or works on any more; how many."""
+        return self.clear(self._repository.leftovers())
+
+    def _needed(self, ids: list[str]) -> set[str]:
+        try:
+            return self._neighbours.in_use(ids)
+        except Unavailable:  # nobody can say: they stay until somebody can
+            return set(ids)
 
     def purge(self, checkpoint: Checkpoint) -> None:
         """Remove the objects, unfinished uploads and the record of a checkpoint that is out of sight."""
@@ -42,7 +60,7 @@ class Deletion:
         self._repository.remove(checkpoint.id)
 
     def sweep(self, stalled_before: datetime) -> int:
-        """Delete uploads without a sign of life since then, and what earlier deletions left; how many."""
+        """Delete uploads without a sign of life since then; how many."""
         swept = 0
         for checkpoint in self._repository.stalled(stalled_before):
             last = self._last_sign_of_life(checkpoint)
@@ -51,19 +69,21 @@ class Deletion:
             elif self._repository.mark_stalled(checkpoint):
                 log.info("stalled upload given up", extra={"checkpoint_id": checkpoint.id})
                 swept += self._try_to_purge(checkpoint)
-        for checkpoint in self._repository.leftovers():
-            swept += self._try_to_purge(checkpoint)
         return swept
 
     def empty_trash(self, before: datetime) -> None:
         """Delete the objects that were moved away before then: jobs that were promised them are over."""
         for checkpoint in self._repository.with_trash(before):
-            kept = {file.key for file in checkpoint.files}
-            for entry in checkpoint.trash:
-                if entry["since"] < before:
-                    if entry["key"] not in kept:  # it may have been moved back
-                        self._storage.delete_object(entry["key"])
-                    self._repository.forget_trash(checkpoint.id, entry["key"])
+            self.empty_trash_of(checkpoint, before)
+
+    def empty_trash_of(self, checkpoint: Checkpoint, before: datetime) -> None:
+        """Delete this checkpoint's objects that were moved away before then."""
+        kept = {file.key for file in checkpoint.files}
+        for entry in checkpoint.trash:
+            if entry["since"] < before:
+                if entry["key"] not in kept:  # it may have been moved back
+                    self._storage.delete_object(entry["key"])
+                self._repository.forget_trash(checkpoint.id, entry["key"])
 
     def _last_sign_of_life(self, checkpoint: Checkpoint) -> datetime:
         moments = [checkpoint.touched]

@@ -26,6 +26,13 @@ class ActsForAnother(Forbidden):
         super().__init__(f'acting for the user "{creator}" needs the permission user:all')
 
 
+class UnknownUser(BadRequest):
+    """The body names a user who does not exist."""
+
+    def __init__(self, username: str) -> None:
+        super().__init__(f'user: "{username}" not exist')
+
+
 class NameTaken(BadRequest):
     """A live checkpoint has a file of this name."""
 

@@ -1,6 +1,5 @@
 """Fetches one file by URL into a multipart upload, in constant memory and across broken connections."""
 
-import functools
 import hashlib
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +13,10 @@ from services.checkpoints.checkpoint import File
 from services.checkpoints.errors import Cancelled
 from services.checkpoints.filenames import check_name
 from services.checkpoints.guard import GuardedSession, RefusedAddress
+from services.checkpoints.inspection import inspected
 from services.checkpoints.leases import Held
 from services.checkpoints.progress import Progress
 from services.checkpoints.repository import Repository
-from services.checkpoints.safetensors_header import read_header
 from services.checkpoints.sources import Opened, SourceRefused, open_source
 from services.checkpoints.storage import CheckpointStorage, key_of
 
@@ -39,6 +38,7 @@ class ImportLimits:
     most_bytes: int
     least_rate: float  # bytes a second
     patience: float  # seconds over which the rate is looked at
+    pickles: bool  # whether they are taken, to be converted
 
 
 class Fetch:
@@ -141,7 +141,7 @@ class Fetch:
         self._offset, self._digest = 0, hashlib.sha256()
         checkpoint = self._held.checkpoint
         name = self._file.name or opened.name
-        check_name(name)
+        check_name(name, self._limits.pickles)
         key = key_of(checkpoint.type, checkpoint.id, name)
         if self._file.upload_id:
             self._storage.abort_upload(key, self._file.upload_id)
@@ -212,8 +212,7 @@ class Fetch:
         stored = self._storage.find(file.key)
         if stored is None:
             raise SourceRefused("S3 does not hold the object after its completion")
-        read_header(file.name, stored.size, functools.partial(self._storage.read_range, file.key))
-        return replace(file, etag=stored.etag, size=stored.size, url=None)
+        return replace(inspected(self._storage, file, stored), url=None)
 
 
 def _part_bytes(size: int | None) -> int:

@@ -7,13 +7,17 @@ from pathlib import PurePosixPath
 from services.checkpoints.errors import UnusableFileName
 
 SUFFIX = ".safetensors"
-PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".tar"})
+CONVERTIBLE = frozenset({".ckpt", ".pt", ".pth", ".bin"})  # pickles of tensors, as PyTorch writes them
+PICKLES = CONVERTIBLE | {".pkl", ".pickle", ".tar"}
 LONGEST_NAME = 255  # bytes, what file systems take: workers keep the files under their names
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
-def check_name(name: str) -> None:
-    """Raise UnusableFileName, with a sentence, for a name that cannot be used."""
+def check_name(name: str, pickles: bool = False) -> None:
+    """Raise UnusableFileName, with a sentence, for a name that cannot be used.
+
+    With `pickles` it may also be the name of a file that is going to be converted.
+    """
     shown = name if len(name) <= 60 else name[:57] + "..."
     if not name.strip():
         raise UnusableFileName("a file name is empty")
@@ -27,7 +31,10 @@ def check_name(name: str) -> None:
         raise UnusableFileName(
             f"{shown} is too long for a file name ({len(name.encode())} bytes, maximum {LONGEST_NAME})"
         )
-    _check_suffix(name, shown)
+    if not (pickles and is_pickle(name)):
+        _check_suffix(name, shown)
+    elif len(final_name(name).encode()) > LONGEST_NAME:
+        raise UnusableFileName(f"{shown} is too long for a file name with the ending {SUFFIX}")
 
 
 def _check_suffix(name: str, shown: str) -> None:
@@ -41,19 +48,33 @@ def _check_suffix(name: str, shown: str) -> None:
         raise UnusableFileName(f"{shown} must be the name of a {SUFFIX} file")
 
 
-def check_names(names: Iterable[str]) -> None:
+def is_pickle(name: str) -> bool:
+    """Whether the file of this name is converted before it can be used."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in CONVERTIBLE and path.stem != ""
+
+
+def final_name(name: str) -> str:
+    """The name that the file has once its checkpoint is Active."""
+    return name[: -len(PurePosixPath(name).suffix)] + SUFFIX if is_pickle(name) else name
+
+
+def check_names(names: Iterable[str], pickles: bool = False) -> None:
     """Check every name, and that none is there twice. Raises UnusableFileName."""
     seen: set[str] = set()
     for name in names:
-        check_name(name)
+        check_name(name, pickles)
         if claim_of(name) in seen:
             raise UnusableFileName(f"{name} is named twice in one request")
         seen.add(claim_of(name))
 
 
 def claim_of(name: str) -> str:
-    """What is unique about a name: the same word composed differently is the same name."""
-    return unicodedata.normalize("NFC", name)
+    """What is unique about a name: the same word composed differently is the same name.
+
+    A file that is converted claims the name that it is going to have.
+    """
+    return unicodedata.normalize("NFC", final_name(name))
 
 
 def _printable(name: str) -> str:

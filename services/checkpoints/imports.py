@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from services.checkpoints.checkpoint import DELETING, IMPORTING, File
+from services.checkpoints.conversion import Conversion, NotConvertible
 from services.checkpoints.deletion import Deletion
 from services.checkpoints.errors import Cancelled, NameTaken, UnusableFileName
 from services.checkpoints.fetching import Fetch, ImportLimits
@@ -16,12 +17,13 @@ from services.checkpoints.repository import Repository
 from services.checkpoints.safetensors_header import InvalidHeader
 from services.checkpoints.sources import SourceRefused
 from services.checkpoints.storage import CheckpointStorage, folder
+from services.common.times import now
 
 log = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 3
 
-HOPELESS = (RefusedAddress, SourceRefused, UnusableFileName, NameTaken, InvalidHeader)
+HOPELESS = (RefusedAddress, SourceRefused, UnusableFileName, NameTaken, InvalidHeader, NotConvertible)
 
 
 class Imports:
@@ -32,12 +34,14 @@ class Imports:
         repository: Repository,
         storage: CheckpointStorage,
         deletion: Deletion,
+        conversion: Conversion,
         lease_seconds: float,
         limits: ImportLimits,
     ) -> None:
         self._repository = repository
         self._storage = storage
         self._deletion = deletion
+        self._conversion = conversion
         self._lease_seconds = lease_seconds
         self._limits = limits
 
@@ -50,10 +54,7 @@ class Imports:
             if held is None or held.checkpoint.stage != IMPORTING:
                 return
             try:
-                files = self._fetch_all(held)
-                if self._repository.activate(checkpoint_id, held.token, files) is None:
-                    raise Cancelled
-                log.info("checkpoint was imported", extra={"checkpoint_id": checkpoint_id})
+                self._activate(held, self._fetch_all(held))
             except HOPELESS as reason:
                 self._give_up(held, str(reason))
             except Cancelled:
@@ -76,6 +77,16 @@ class Imports:
                 progress.stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def _activate(self, held: Held, fetched: list[File]) -> None:
+        files = [self._conversion.convert(held.checkpoint, file) for file in fetched]
+        discarded = {file.key for file in fetched} - {file.key for file in files}
+        active = self._repository.activate(held.checkpoint.id, held.token, files, sorted(discarded))
+        if active is None:
+            raise Cancelled
+        self._deletion.empty_trash_of(active, now())
+        self._storage.abort_uploads(f"{folder(active.type, active.id)}/")
+        log.info("checkpoint was imported", extra={"checkpoint_id": active.id})
 
     def _note(self, held: Held, progress: dict[str, Any]) -> None:
         if not self._repository.note_progress(held.checkpoint.id, held.token, progress):

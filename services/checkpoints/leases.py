@@ -1,17 +1,23 @@
 """Exclusive work on one checkpoint: a lease in MongoDB that outlives no process for long."""
 
 import contextlib
+import logging
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pymongo.errors import PyMongoError
+
 from services.checkpoints.checkpoint import INITIAL, Checkpoint
 from services.checkpoints.errors import BusyCheckpoint
 from services.checkpoints.repository import Repository
 
+log = logging.getLogger(__name__)
+
 LOOK_EVERY = 0.1  # seconds
+LEAST_WAIT = 5.0  # seconds; a busy machine takes longer than a short lease
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ def exclusive(
     """Hold the checkpoint's lease; renewed until the block ends, free `seconds` after the process dies.
 
     Gives None when the checkpoint is not, or no longer, in that state. While somebody else holds the lease,
-    this waits a little longer than a dead process would keep it, then raises BusyCheckpoint; unless it is not
+    this waits longer than a dead process would keep it, then raises BusyCheckpoint; unless it is not
     to `wait`, then it gives None.
     """
     token = uuid.uuid4().hex
@@ -53,7 +59,7 @@ def exclusive(
 def _take(
     repository: Repository, checkpoint_id: str, status: str, token: str, seconds: float, wait: bool
 ) -> Checkpoint | None:
-    deadline = time.monotonic() + seconds * 1.2
+    deadline = time.monotonic() + max(seconds * 1.2, LEAST_WAIT)
     while True:
         taken = repository.take_lease(checkpoint_id, status, token, seconds)
         if taken is not None:
@@ -70,4 +76,7 @@ def _renew(
     repository: Repository, checkpoint_id: str, token: str, seconds: float, stop: threading.Event
 ) -> None:
     while not stop.wait(seconds / 3):
-        repository.renew_lease(checkpoint_id, token, seconds)
+        try:
+            repository.renew_lease(checkpoint_id, token, seconds)
+        except PyMongoError as error:  # the next one may get through; if not, the work ends as Cancelled
+            log.warning("a lease was not renewed", extra={"failure": type(error).__name__})

@@ -75,8 +75,7 @@ class Moves:
         move = checkpoint.move or {}
         name = move["name"] if len(checkpoint.files) == 1 else file.name
         key = key_of(move["type"], checkpoint.id, name)
-        for open_key, upload_id in self._storage.open_uploads(key):  # what a dead process began
-            self._storage.abort_upload(open_key, upload_id)
+        self._storage.abort_uploads(key)
         self._storage.copy(file.key, key, file.size or 0)
         stored = self._storage.find(key)
         if stored is None or stored.size != file.size:
@@ -86,7 +85,7 @@ class Moves:
     def _clear_if_deleted(self, held: Held) -> None:
         current = self._repository.get(held.checkpoint.id)
         if current is None or current.status == DELETING:
-            self._deletion.purge(current or held.checkpoint)
+            self._deletion.clear([current or held.checkpoint])
 
     def _why_not(self, checkpoint_id: str) -> Exception:
         current = self._repository.get(checkpoint_id)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from services.checkpoints.checkpoint import INITIAL, UPLOADING, Checkpoint
+from services.checkpoints.inspection import findings
 from services.checkpoints.storage import CheckpointStorage
 from services.checkpoints.uploads import Arrived, Uploads
 from services.common.times import as_epoch, as_text
@@ -26,6 +27,7 @@ def shown(checkpoint: Checkpoint, storage: CheckpointStorage) -> dict[str, Any]:
 
 def _own_params(checkpoint: Checkpoint, bucket: str) -> dict[str, Any]:
     params: dict[str, Any] = {"creator": checkpoint.creator, "created": as_text(checkpoint.created)}
+    params |= findings(checkpoint)
     if checkpoint.error:
         params["error"] = checkpoint.error
     if checkpoint.progress and checkpoint.status == INITIAL:

@@ -55,11 +55,11 @@ def create_checkpoint(body: dict[str, Any]) -> dict[str, Any] | Response:
     """Begin a checkpoint: a URL for each part of each file, or an import in the background."""
     parts, key = current_parts(), request.headers.get("Idempotency-Key")
     if "urls" in body:
-        checkpoint = create_once(parts.repository, new_import(current_caller(), body, key))
+        checkpoint = create_once(parts.repository, new_import(parts, current_caller(), body, key))
         parts.background.fetch(checkpoint.id)
         dumped = CheckpointShape().dump(shown(checkpoint, parts.storage))
         return answer(202, "Checkpoint creation in progress, please check later", {"checkpoint": dumped})
-    made = new_upload(current_caller(), body, key)
+    made = new_upload(parts, current_caller(), body, key)
     checkpoint = parts.uploads.begin(create_once(parts.repository, made).id)
     return shown_with_urls(checkpoint, parts.storage, parts.uploads)
 

@@ -1,6 +1,7 @@
 """Where checkpoints lie in S3, and their multipart uploads."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +15,11 @@ from services.checkpoints.part_urls import access_key_of, part_urls
 from services.common.s3 import ObjectStore, is_missing
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef, CORSRuleTypeDef
 
+log = logging.getLogger(__name__)
+
+NOBODY = "https://nobody.invalid"  # RFC 2606: no such name is ever given to a host
 COPY_PART_BYTES = 512 * 2**20
 
 
@@ -69,6 +73,25 @@ class CheckpointStorage:
         """Raise when S3 or the bucket does not answer."""
         self._client.head_bucket(Bucket=self._bucket)
 
+    def allow_origins(self, origins: Sequence[str]) -> None:
+        """Let web pages of these origins use presigned URLs, and no others.
+
+        SeaweedFS lets every origin in while a bucket has no rule; so without origins there is one for nobody.
+        """
+        rule: CORSRuleTypeDef = {
+            "AllowedOrigins": list(origins) or [NOBODY],
+            "AllowedMethods": ["GET", "HEAD", "PUT"],
+            "AllowedHeaders": ["*"],
+            "ExposeHeaders": ["ETag"],  # a page needs it to complete its upload
+            "MaxAgeSeconds": 3600,
+        }
+        try:
+            self._client.put_bucket_cors(Bucket=self._bucket, CORSConfiguration={"CORSRules": [rule]})
+        except ClientError as error:  # the bucket may be one whose settings are not ours to change
+            log.warning(
+                "the bucket's CORS was not set", extra={"failure": error.response["Error"].get("Code")}
+            )
+
     def location(self, checkpoint_type: str, checkpoint_id: str) -> str:
         """The `s3://` address of the folder."""
         return self.objects.location(folder(checkpoint_type, checkpoint_id))
@@ -112,10 +135,14 @@ class CheckpointStorage:
             found.setdefault(part.number, []).append(part)
         return found
 
-    def put_part(self, key: str, upload_id: str, number: int, content: bytearray) -> str:
+    def put_part(self, key: str, upload_id: str, number: int, content: bytes | bytearray) -> str:
         """Store one part; its ETag."""
         answer = self._client.upload_part(
-            Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=bytes(content)
+            Bucket=self._bucket,
+            Key=key,
+            UploadId=upload_id,
+            PartNumber=number,
+            Body=content,  # type: ignore[arg-type]  # botocore takes a bytearray too: no copy is made
         )
         return answer["ETag"].strip('"')
 
@@ -142,6 +169,11 @@ class CheckpointStorage:
         except ClientError as error:
             if not is_missing(error):
                 raise
+
+    def abort_uploads(self, prefix: str) -> None:
+        """Free every unfinished upload under the prefix: also those that a process began and died."""
+        for key, upload_id in self.open_uploads(prefix):
+            self.abort_upload(key, upload_id)
 
     def find(self, key: str) -> Stored | None:
         """The object's size and ETag, None when there is none."""
@@ -193,8 +225,7 @@ class CheckpointStorage:
     def purge(self, *prefixes: str) -> None:
         """Delete every object and every unfinished upload under these folders."""
         for prefix in prefixes:
-            for key, upload_id in self.open_uploads(f"{prefix}/"):
-                self.abort_upload(key, upload_id)
+            self.abort_uploads(f"{prefix}/")
             self.objects.delete_under(f"{prefix}/")
 
     def open_uploads(self, prefix: str) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ def _ask(task: "Task[Any, Any]", checkpoint_id: str, expires: float | None = Non
 
 @app.task(name="checkpoints.verify", acks_late=True, soft_time_limit=LONG)
 def verify(checkpoint_id: str) -> None:
-    """Compare the files with the sha256 that the client promised."""
+    """Compare the files with the sha256 that the client promised, and convert pickles."""
     _parts().uploads.verify(checkpoint_id)
 
 
@@ -74,8 +74,8 @@ def abort_stalled_uploads() -> None:
 
 @app.task(name="checkpoints.go_on", acks_late=True, soft_time_limit=60)
 def go_on() -> None:
-    """Have somebody go on with what a dead process left, or what a lost message asked for."""
-    repository = _parts().repository
+    """Have somebody go on with what a dead process left or a lost message asked for; end deletions."""
+    repository, deletion = _parts().repository, _parts().deletion
     for task, waiting in (
         (verify, repository.unfinished_work([VERIFYING])),
         (fetch, repository.unfinished_work([IMPORTING])),
@@ -83,6 +83,7 @@ def go_on() -> None:
     ):
         for checkpoint_id in waiting:
             _ask(task, checkpoint_id, expires=GO_ON_SECONDS)  # the next one asks again: they never pile up
+    deletion.clear_leftovers()
 
 
 BACKGROUND = Background(

@@ -1,6 +1,5 @@
 """Uploads of checkpoint files: begun, resumed, put together and checked."""
 
-import functools
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from services.checkpoints.checkpoint import (
     Checkpoint,
     File,
 )
+from services.checkpoints.conversion import Conversion, NotConvertible
 from services.checkpoints.deletion import Deletion
 from services.checkpoints.errors import (
     BusyCheckpoint,
@@ -25,11 +25,14 @@ from services.checkpoints.errors import (
     UploadRefused,
     WrongState,
 )
+from services.checkpoints.filenames import is_pickle
+from services.checkpoints.inspection import inspected
 from services.checkpoints.leases import Held, exclusive
 from services.checkpoints.repository import Repository
-from services.checkpoints.safetensors_header import InvalidHeader, read_header
-from services.checkpoints.storage import CheckpointStorage, Part, Stored, folder
+from services.checkpoints.safetensors_header import InvalidHeader
+from services.checkpoints.storage import CheckpointStorage, Part, folder
 from services.checkpoints.tags import Tags, check_files, chosen_parts
+from services.common.times import now
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +56,14 @@ class Uploads:
         repository: Repository,
         storage: CheckpointStorage,
         deletion: Deletion,
+        conversion: Conversion,
         lease_seconds: float,
         ask_to_verify: Callable[[str], None],
     ) -> None:
         self._repository = repository
         self._storage = storage
         self._deletion = deletion
+        self._conversion = conversion
         self._lease_seconds = lease_seconds
         self._ask_to_verify = ask_to_verify
 
@@ -90,7 +95,7 @@ class Uploads:
         """Put the parts together, check the files, and make the checkpoint Active.
 
         Of two calls at once one does the work and the other returns its outcome. A file with a promised
-        sha256 is verified in the background first: the checkpoint is then still Initial.
+        sha256 is verified in the background first, and a pickle converted: the checkpoint is still Initial.
         """
         with exclusive(self._repository, checkpoint_id, self._lease_seconds) as held:
             if held is None or held.checkpoint.stage == VERIFYING:
@@ -102,20 +107,28 @@ class Uploads:
             return self._finish(held, self._put_together(held, tags))
 
     def verify(self, checkpoint_id: str) -> None:
-        """Compare the files with the promised sha256: Active when equal, else a new upload."""
+        """Compare the files with the promised sha256 and convert pickles: then Active, else a new upload."""
         with exclusive(self._repository, checkpoint_id, self._lease_seconds, wait=False) as held:
             if held is None or held.checkpoint.stage != VERIFYING:
                 return
-            files, faults = [], []
-            for file in held.checkpoint.files:
-                found = self._sha256(file) if file.sha256 else None
-                if found != file.sha256:
-                    faults.append(f"{file.name} has the sha256 {found}, not {file.sha256}")
-                files.append(file if found == file.sha256 else self._restart(file))
-            if faults:
-                self._keep(held, files, "; ".join(faults))
-            else:
-                self._activate(held, files)
+            checkpoint = held.checkpoint
+            faults = {file.name: fault for file in checkpoint.files if (fault := self._wrong_hash(file))}
+            converted: list[File] = []
+            for file in checkpoint.files if not faults else ():
+                try:
+                    converted.append(self._conversion.convert(checkpoint, file))
+                except NotConvertible as fault:
+                    faults[file.name] = str(fault)
+            if not faults:
+                self._activate(held, converted)
+                return
+            self._conversion.discard(checkpoint)
+            files = [self._restart(file) if file.name in faults else file for file in checkpoint.files]
+            self._keep(held, files, "; ".join(faults.values()))
+
+    def _wrong_hash(self, file: File) -> str | None:
+        found = self._sha256(file) if file.sha256 else None
+        return None if found == file.sha256 else f"{file.name} has the sha256 {found}, not {file.sha256}"
 
     def _sha256(self, file: File) -> str:
         digest = hashlib.sha256()
@@ -156,42 +169,34 @@ class Uploads:
         faults: dict[str, str] = {}
         checked: list[File] = []
         for file in files:
-            fault = None if file.complete else self._fault_of(file, stored := self._stored(file))
-            if fault:
-                faults[file.name] = fault
+            try:
+                checked.append(file if file.complete else self._inspected(file))
+            except InvalidHeader as fault:
+                faults[file.name] = str(fault)
                 checked.append(self._restart(file))
-            else:
-                checked.append(file if file.complete else replace(file, etag=stored.etag, size=stored.size))
         if faults:
             sentence = "; ".join(faults.values())
             self._keep(held, checked, sentence)
             raise InvalidFile(sentence, errors={name: [fault] for name, fault in faults.items()})
-        if any(file.sha256 for file in checked):
+        if any(file.sha256 or is_pickle(file.name) for file in checked):
             waiting = self._keep(held, checked, None, stage=VERIFYING)
             self._ask_to_verify(waiting.id)
             return waiting
         return self._activate(held, checked)
 
-    def _stored(self, file: File) -> Stored:
+    def _inspected(self, file: File) -> File:
         stored = self._storage.find(file.key)
         if stored is None:
             raise UploadRefused(file.name, "the object is not there after its completion")
-        return stored
-
-    def _fault_of(self, file: File, stored: Stored) -> str | None:
-        try:
-            read_header(file.name, stored.size, functools.partial(self._storage.read_range, file.key))
-        except InvalidHeader as fault:
-            return str(fault)
-        return None
+        return inspected(self._storage, file, stored)
 
     def _activate(self, held: Held, files: list[File]) -> Checkpoint:
-        active = self._repository.activate(held.checkpoint.id, held.token, files)
+        discarded = {file.key for file in held.checkpoint.files} - {file.key for file in files}
+        active = self._repository.activate(held.checkpoint.id, held.token, files, sorted(discarded))
         if active is None:
             self._lost(held)
-        # Uploads that a process began and died before it could note them.
-        for key, upload_id in self._storage.open_uploads(f"{folder(active.type, active.id)}/"):
-            self._storage.abort_upload(key, upload_id)
+        self._deletion.empty_trash_of(active, now())
+        self._storage.abort_uploads(f"{folder(active.type, active.id)}/")
         log.info("checkpoint is active", extra={"checkpoint_id": active.id})
         return active
 
@@ -209,7 +214,7 @@ class Uploads:
         self._storage.delete_object(file.key)
         if file.upload_id:
             self._storage.abort_upload(file.key, file.upload_id)
-        return replace(file, upload_id=self._storage.begin_upload(file.key), size=None, etag=None)
+        return replace(file, upload_id=self._storage.begin_upload(file.key), size=None, etag=None, found=None)
 
     def _arrived(self, file: File) -> Arrived:
         parts = (

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 from flask import current_app
 
-from services.checkpoints.config import Config
+from services.checkpoints.config import CONVERT, Config
+from services.checkpoints.conversion import Conversion
 from services.checkpoints.deletion import Deletion
 from services.checkpoints.fetching import ImportLimits
 from services.checkpoints.imports import Imports
 from services.checkpoints.moves import Moves
+from services.checkpoints.neighbours import Neighbours
 from services.checkpoints.repository import Repository
 from services.checkpoints.storage import CheckpointStorage
 from services.checkpoints.uploads import Uploads
 from services.common.mongo import Documents, open_database
 from services.common.s3 import ObjectStore
+from services.common.service_client import ServiceClient
 
 EXTENSION = "sdfleet.checkpoints"
 
@@ -28,6 +31,7 @@ class Parts:
     database: Documents
     repository: Repository
     storage: CheckpointStorage
+    neighbours: Neighbours
     deletion: Deletion
     uploads: Uploads
     moves: Moves
@@ -48,8 +52,14 @@ def connect(config: Config, background: Background) -> Parts:
     database = open_database(config.mongo, "checkpoints")
     repository = Repository(database)
     storage = CheckpointStorage(ObjectStore(config.s3))
-    deletion = Deletion(repository, storage)
-    uploads = Uploads(repository, storage, deletion, config.lease_seconds, background.verify)
+    secret = config.internal.service_secret
+    neighbours = Neighbours(
+        ServiceClient("checkpoints", config.internal.users_url, secret),
+        ServiceClient("checkpoints", config.inference_url, secret),
+    )
+    deletion = Deletion(repository, storage, neighbours)
+    conversion = Conversion(storage, config.convert_folder)
+    uploads = Uploads(repository, storage, deletion, conversion, config.lease_seconds, background.verify)
     moves = Moves(repository, storage, deletion, config.lease_seconds, background.move)
     limits = ImportLimits(
         allowed_hosts=config.import_allowed_hosts,
@@ -57,9 +67,12 @@ def connect(config: Config, background: Background) -> Parts:
         most_bytes=int(config.import_most_gb * 10**9),
         least_rate=config.import_least_rate,
         patience=config.import_patience,
+        pickles=config.pickles == CONVERT,
     )
-    imports = Imports(repository, storage, deletion, config.lease_seconds, limits)
-    return Parts(config, background, database, repository, storage, deletion, uploads, moves, imports)
+    imports = Imports(repository, storage, deletion, conversion, config.lease_seconds, limits)
+    return Parts(
+        config, background, database, repository, storage, neighbours, deletion, uploads, moves, imports
+    )
 
 
 def current_parts() -> Parts:

@@ -1,9 +1,11 @@
 """A checkpoints service of its own for each module, and a client that uploads as users do."""
 
+import io
 import json
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +16,10 @@ from werkzeug.test import TestResponse
 
 from services.checkpoints.app import create_app
 from services.checkpoints.config import Config
-from services.checkpoints.wiring import EXTENSION, Parts
+from services.checkpoints.wiring import EXTENSION, Background, Parts
 from stack.infrastructure import Infrastructure
 from tests.conftest import EVERYTHING, Keys
+from tests.neighbours import Neighbours, neighbours
 
 PART = 5 * 2**20  # S3's smallest part, the last one aside
 NO_ALL = tuple(one for one in EVERYTHING if not one.endswith(":all"))
@@ -29,9 +32,37 @@ def safetensors(data_bytes: int = 1000, **changes: Any) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(data_bytes)
 
 
-def unique(name: str = "model") -> str:
+def pickled(values: Sequence[float] = (1.0, 2.0), name: str = "weight", code: bytes = b"") -> bytes:
+    """A state dict with one float32 tensor as `torch.save` writes it, made without torch.
+
+    `code` is pickle opcodes that are run first and leave the stack as it was.
+    """
+    count = len(values)
+    opcodes = (
+        b"\x80\x02"
+        + code
+        + b"}X"
+        + struct.pack("<I", len(name))
+        + name.encode()
+        + b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK"
+        + bytes([count])
+        + b"tQK\x00K"
+        + bytes([count])
+        + b"\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRs."
+    )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", opcodes)
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/data/0", struct.pack(f"<{count}f", *values))
+        archive.writestr("archive/version", "3\n")
+    return file.getvalue()
+
+
+def unique(name: str = "model", suffix: str = ".safetensors") -> str:
     """A file name that no other test uses."""
-    return f"{name}-{uuid.uuid4().hex[:8]}.safetensors"
+    return f"{name}-{uuid.uuid4().hex[:8]}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +86,13 @@ class Service:
     def parts(self) -> Parts:
         parts: Parts = self.app.extensions[EXTENSION]
         return parts
+
+    def keep_to_itself(self) -> None:
+        """Send no messages: the test does the background work itself."""
+        nobody = Background(lambda _: None, lambda _: None, lambda _: None)
+        object.__setattr__(self.parts, "background", nobody)
+        self.parts.uploads._ask_to_verify = nobody.verify
+        self.parts.moves._ask_to_move = nobody.move
 
     def user(
         self, username: str = "ann", roles: tuple[str, ...] = ("artists",), **claims: Any
@@ -130,7 +168,21 @@ def put_parts(urls: list[str], pieces: list[bytes]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def start_service(parts: Infrastructure, keys: Keys) -> Callable[..., Service]:
+def others() -> Iterator[Neighbours]:
+    """The users and inference services: bob is an artist and a critic, and no job runs."""
+    people = {"bob": ["artists", "critics"]}
+    with neighbours() as running:
+        running.answers["names"] = lambda asked: {
+            "missing_usernames": [name for name in asked["usernames"] if name not in people],
+            "missing_roles": [],
+            "roles_of": {name: people[name] for name in asked["usernames"] if name in people},
+        }
+        running.answers["jobs-using"] = lambda asked: {"in_use": []}
+        yield running
+
+
+@pytest.fixture(scope="session")
+def start_service(parts: Infrastructure, keys: Keys, others: Neighbours) -> Callable[..., Service]:
     """Starts a service of a new test deployment."""
 
     def start(**more: str) -> Service:
@@ -144,7 +196,8 @@ def start_service(parts: Infrastructure, keys: Keys) -> Callable[..., Service]:
             "AWS_SECRET_ACCESS_KEY": parts.s3_secret_key,
             "S3_BUCKET": f"test-{deployment}",
             "SERVICE_SECRET": keys.service_secret,
-            "USERS_URL": "http://127.0.0.1:1",
+            "USERS_URL": others.url,
+            "INFERENCE_URL": others.url,
             "CHECKPOINTS_LEASE_SECONDS": "0.9",
         }
         environ |= more

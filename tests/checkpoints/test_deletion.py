@@ -10,6 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 from services.checkpoints.storage import CheckpointStorage
 from services.common.times import now
 from tests.checkpoints.conftest import PART, Service, put_parts, safetensors
+from tests.neighbours import Neighbours
 
 LONG_AGO = timedelta(hours=2)
 
@@ -23,7 +24,8 @@ def age(service: Service, checkpoint_id: str) -> None:
 @pytest.fixture()
 def sweep(service: Service) -> Callable[..., int]:
     def run(before: timedelta = timedelta(hours=1)) -> int:
-        return service.parts.deletion.sweep(now() - before)
+        deletion = service.parts.deletion
+        return deletion.sweep(now() - before) + deletion.clear_leftovers()
 
     return run
 
@@ -102,3 +104,41 @@ def test_a_part_that_comes_after_the_deletion_is_refused(service: Service) -> No
     service.call("DELETE", "/checkpoints", {"checkpoint_id_list": [begun["checkpoint"]["id"]]})
     with pytest.raises(AssertionError, match="NoSuchUpload"):
         put_parts(urls, [b"late"])
+
+
+def test_what_a_job_needs_goes_when_the_job_has_ended(
+    service: Service, others: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded, needed = service.active(), set[str]()
+    needed.add(uploaded.id)
+    monkeypatch.setitem(
+        others.answers, "jobs-using", lambda asked: {"in_use": sorted(needed & set(asked["checkpoint_ids"]))}
+    )
+    answer = service.call("DELETE", "/checkpoints", {"checkpoint_id_list": [uploaded.id]})
+    assert answer.status_code == 204
+    assert service.call("GET", f"/checkpoints/{uploaded.id}").status_code == 404
+    body = {"username": "ann", "models": {"Lora": [uploaded.name]}}
+    resolved = service.call("POST", "/internal/resolve", body, service.keys.service()).json
+    assert resolved["models"] == []  # no new job can have it
+    assert service.begin(uploaded.name)  # its name is free
+    service.parts.deletion.clear_leftovers()
+    key = f"Lora/checkpoint/custom/{uploaded.id}/{uploaded.name}"
+    assert service.parts.storage.find(key) is not None
+    needed.clear()
+    service.parts.deletion.clear_leftovers()
+    assert service.leftovers(uploaded.id) == []
+
+
+def test_while_nobody_can_say_what_jobs_need_everything_stays(
+    service: Service, others: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded, unfinished = service.active(), service.begin()["checkpoint"]["id"]
+    with monkeypatch.context() as patch:
+        patch.delitem(others.answers, "jobs-using")
+        ids = [uploaded.id, unfinished]
+        answer = service.call("DELETE", "/checkpoints", {"checkpoint_id_list": ids})
+        assert answer.status_code == 204
+        assert len(service.leftovers(uploaded.id)) == 2  # the object and the record
+        assert service.leftovers(unfinished) == []  # no job can have it
+    service.parts.deletion.clear_leftovers()
+    assert service.leftovers(uploaded.id) == []

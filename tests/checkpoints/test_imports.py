@@ -1,13 +1,8 @@
 """Imports by URL from a real HTTP server that behaves in every way that servers do."""
 
 import hashlib
-import http.server
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,85 +15,15 @@ from werkzeug.test import TestResponse
 from services.checkpoints import fetching
 from services.checkpoints.storage import CheckpointStorage
 from tests.checkpoints.conftest import Service, safetensors, unique
+from tests.checkpoints.source import Handler, Source, plain, running_source, send
 
 MIB = 2**20
 
 
-class Source(http.server.ThreadingHTTPServer):
-    """Serves `files[path]`; `behaviour[path]` says how."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.behaviour: dict[str, Callable[[Any, bytes], None]] = {}
-        self.ranges: dict[str, list[str | None]] = {}
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.server_port}"
-
-    def add(
-        self, content: bytes, name: str | None = None, how: Callable[[Any, bytes], None] | None = None
-    ) -> str:
-        """The URL of a new file."""
-        path = f"/{name or unique('import')}"
-        self.files[path] = content
-        if how:
-            self.behaviour[path] = how
-        return f"http://{self.host}{path}?token=secret"
-
-    def handle_error(self, *_: Any) -> None:
-        """Broken connections are what these tests are about."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Source
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        self.server.ranges.setdefault(path, []).append(self.headers.get("Range"))
-        if path not in self.server.files:
-            self.send_error(404)
-            return
-        self.server.behaviour.get(path, plain)(self, self.server.files[path])
-
-    def start(self, status: int, **headers: Any) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def plain(handler: Handler, content: bytes) -> None:
-    send(handler, content, len(content))
-
-
-def send(handler: Handler, content: bytes, most: int, etag: str = '"v1"') -> None:
-    """Answer with ranges; break the connection after `most` bytes."""
-    asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range") or "")
-    start = int(asked[1]) if asked and handler.headers.get("If-Range", etag) == etag else 0
-    length = len(content) - start
-    if start:
-        span = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        handler.start(206, Content_Length=length, Content_Range=span, ETag=etag)
-    else:
-        handler.start(200, Content_Length=length, ETag=etag)
-    handler.wfile.write(content[start : start + most])
-    handler.close_connection = most < length
-
-
 @pytest.fixture(scope="module")
 def source() -> Iterator[Source]:
-    with Source() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with running_source() as running:
         yield running
-        running.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +41,7 @@ def importer(start_service: Callable[..., Service], source: Source) -> Service:
 def small(monkeypatch: pytest.MonkeyPatch, importer: Service) -> None:
     monkeypatch.setattr(fetching, "PART_BYTES", 5 * MIB)
     monkeypatch.setattr(fetching, "TRIES", 2)
-    object.__setattr__(importer.parts.background, "fetch", lambda _: None)
+    importer.keep_to_itself()
 
 
 def ask(service: Service, *urls: str) -> TestResponse:
@@ -314,8 +239,8 @@ def test_a_failed_import_says_why_and_leaves_nothing(
     assert_failed(importer, imported(importer, source.add(content, how=how)), reason)
 
 
-def test_a_pickle_is_refused_by_its_name(importer: Service, source: Source) -> None:
-    checkpoint = imported(importer, source.add(b"cos\nsystem\n", f"{unique()}.pth"))
+def test_a_pickle_of_no_known_kind_is_refused_by_its_name(importer: Service, source: Source) -> None:
+    checkpoint = imported(importer, source.add(b"cos\nsystem\n", f"{unique()}.pkl"))
     assert_failed(importer, checkpoint, "convert it to safetensors first$")
 
 
@@ -412,42 +337,13 @@ def test_when_s3_fails_the_import_goes_on_later(
     assert source.ranges["/" + url.rpartition("/")[2].partition("?")[0]] == [None, f"bytes={5 * MIB}-"]
 
 
-def test_when_the_worker_is_killed_another_goes_on_and_nothing_leaks(
-    importer: Service, source: Source, monkeypatch: pytest.MonkeyPatch
+def test_an_upload_that_a_dead_worker_began_and_did_not_note_is_freed(
+    importer: Service, source: Source
 ) -> None:
-    content, reached, go_on = safetensors(18 * MIB), threading.Event(), threading.Event()
-
-    def halting(handler: Handler, content: bytes) -> None:
-        if handler.headers.get("Range"):
-            plain(handler, content)
-            return
-        handler.start(200, Content_Length=len(content), ETag='"v1"')
-        handler.wfile.write(content[: 17 * MIB])
-        reached.set()
-        go_on.wait(20)
-
-    url = source.add(content, how=halting)
+    url = source.add(safetensors())
     checkpoint_id = ask(importer, url).json["data"]["checkpoint"]["id"]
-    run = "import sys; from services.checkpoints import tasks; tasks.fetch(sys.argv[1])"
-    more = {"CHECKPOINTS_IMPORT_PATIENCE": "60"}
-    with subprocess.Popen(
-        [sys.executable, "-c", run, checkpoint_id], env=os.environ | importer.environ | more
-    ) as worker:
-        assert reached.wait(20)
-        deadline = time.monotonic() + 10
-        while not any(
-            importer.parts.storage.parts(*one)
-            for one in importer.parts.storage.open_uploads(f"Lora/checkpoint/custom/{checkpoint_id}/")
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.3)
-        worker.send_signal(signal.SIGKILL)
-    go_on.set()
-    time.sleep(importer.parts.config.lease_seconds)
-    monkeypatch.setattr(fetching, "PART_BYTES", 8 * MIB)  # as the worker had it
+    folder = f"Lora/checkpoint/custom/{checkpoint_id}/"
+    importer.parts.storage.begin_upload(f"{folder}a.safetensors")
     importer.parts.imports.run(checkpoint_id)
-    checkpoint = shown(importer, checkpoint_id)
-    assert (checkpoint["status"], stored(importer, checkpoint)) == ("Active", content)
-    assert source.ranges[f"/{checkpoint['name'][0]}"][1] in {f"bytes={8 * MIB}-", f"bytes={16 * MIB}-"}
-    assert importer.parts.storage.open_uploads(f"Lora/checkpoint/custom/{checkpoint_id}/") == []
+    assert shown(importer, checkpoint_id)["status"] == "Active"
+    assert importer.parts.storage.open_uploads(folder) == []

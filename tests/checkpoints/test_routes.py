@@ -105,7 +105,7 @@ def files(*names: str, **changes: Any) -> dict[str, Any]:
     return one_file(filenames=[{"filename": name, "parts_number": 1} | changes for name in names])
 
 
-PICKLE = "a.ckpt is a .ckpt file, which can run code when it is loaded: convert it to safetensors first"
+PICKLE = "a.pkl is a .pkl file, which can run code when it is loaded: convert it to safetensors first"
 LISTED = ",".join(f'"{one}"' for one in TYPES)
 TOO_FEW = "array is too short: must have at least 1 elements but instance has 0 elements"
 TOO_LOW = "numeric instance is lower than the required minimum (minimum: 1, found: 0)"
@@ -133,7 +133,7 @@ A = "a.safetensors"
         (files(A, parts_number=0), TOO_LOW),
         (files(A, parts_number=10_001), TOO_HIGH),
         (files(A, parts_number="many"), wrong_type("string", "integer")),
-        (files("a.ckpt"), PICKLE),
+        (files("a.pkl"), PICKLE),
         (files("../a.safetensors"), "../a.safetensors has a path separator in its file name"),
         (files("a\0.safetensors"), CONTROL),
         (files(A, A), "a.safetensors is named twice in one request"),
@@ -202,8 +202,19 @@ def test_naming_another_creator_needs_the_right_to_act_for_them(service: Service
     )
     checkpoint = allowed.json["data"]["checkpoint"]
     assert checkpoint["params"]["creator"] == "bob"
-    assert checkpoint["allowed_roles_or_users"] == []
+    assert checkpoint["allowed_roles_or_users"] == ["artists", "critics"]  # bob's roles, not the caller's
     assert service.call("GET", f"/checkpoints/{checkpoint['id']}", who=service.user("bob")).status_code == 200
+
+
+def test_a_creator_who_does_not_exist_is_refused(service: Service) -> None:
+    body = one_file(params={"creator": "nobody"})
+    answer = service.call("POST", "/checkpoints", body, service.admin())
+    assert (answer.status_code, answer.json["message"]) == (400, 'user: "nobody" not exist')
+    checkpoint_id = service.begin()["checkpoint"]["id"]
+    answer = service.call(
+        "PUT", f"/checkpoints/{checkpoint_id}", {"params": {"creator": "nobody"}}, service.admin()
+    )
+    assert (answer.status_code, answer.json["message"]) == (400, 'user: "nobody" not exist')
 
 
 def test_a_repeated_request_with_an_idempotency_key_creates_once(service: Service) -> None:

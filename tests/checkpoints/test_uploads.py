@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
+from services.checkpoints import leases
 from services.checkpoints.storage import CheckpointStorage
 from tests.checkpoints.conftest import PART, Service, Uploaded, put_parts, safetensors, unique
 
@@ -102,6 +103,7 @@ def test_a_long_completion_keeps_its_lease(service: Service, monkeypatch: pytest
         real(*call)
 
     monkeypatch.setattr(CheckpointStorage, "complete_upload", slowly)
+    monkeypatch.setattr(leases, "LEAST_WAIT", 0.0)
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(service.complete, uploaded)
         inside.wait(5)

@@ -1,0 +1,28 @@
+"""What checkpoints asks of the other services."""
+
+from collections.abc import Iterable
+
+from services.checkpoints.errors import UnknownUser
+from services.common.service_client import ServiceClient
+
+
+class Neighbours:
+    """The users and inference services. Every question raises Unavailable when nobody answers."""
+
+    def __init__(self, users: ServiceClient, inference: ServiceClient) -> None:
+        self._users = users
+        self._inference = inference
+
+    def roles_of(self, username: str) -> list[str]:
+        """The roles of a user. Raises UnknownUser."""
+        found = self._users.call("/internal/names", {"usernames": [username], "roles": []})
+        if username in found["missing_usernames"]:
+            raise UnknownUser(username)
+        return list(found["roles_of"][username])
+
+    def in_use(self, checkpoint_ids: Iterable[str]) -> set[str]:
+        """Those of the checkpoints that waiting and running jobs need."""
+        asked = list(checkpoint_ids)
+        if not asked:
+            return set()
+        return set(self._inference.call("/internal/jobs-using", {"checkpoint_ids": asked})["in_use"])

@@ -1,0 +1,263 @@
+"""Pickles: converted in a process of their own, or refused with a sentence; nothing is left of a failure."""
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.checkpoints import conversion
+from services.checkpoints.conversion import NotConvertible
+from tests.checkpoints.conftest import Service, Uploaded, pickled, unique
+from tests.checkpoints.source import Source, running_source
+
+EVIL = b"cposix\nsystem\n(X%s%stR0"  # calls os.system, and drops what it gives
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Source]:
+    with running_source() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def converter(start_service: Callable[..., Service], source: Source) -> Service:
+    """A service whose background work is done when the test asks for it."""
+    service = start_service(CHECKPOINTS_IMPORT_ALLOW=source.host)
+    service.keep_to_itself()
+    return service
+
+
+def upload(service: Service, content: bytes, suffix: str = ".ckpt") -> Uploaded:
+    """A completed upload that waits for its conversion."""
+    uploaded = service.upload(content, name=unique("old", suffix))
+    answer = service.complete(uploaded)
+    assert (answer.status_code, answer.json["message"]) == (
+        202,
+        "Checkpoint conversion in progress, please check later",
+    )
+    return uploaded
+
+
+def shown(service: Service, checkpoint_id: str) -> dict[str, Any]:
+    return dict(service.call("GET", f"/checkpoints/{checkpoint_id}").json["data"]["checkpoint"])
+
+
+def keys(service: Service, checkpoint_id: str) -> list[str]:
+    store = service.parts.storage.objects
+    return [key.rpartition("/")[2] for key in store.keys_under("") if checkpoint_id in key]
+
+
+@pytest.fixture()
+def copying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The conversion without torch: a file like the one that it would write."""
+    from tests.checkpoints.conftest import safetensors
+
+    monkeypatch.setattr(
+        conversion, "run", lambda name, size, source, target: (target.write(safetensors()), target.flush())
+    )
+
+
+def test_a_pickle_becomes_a_safetensors_file_in_a_process_of_its_own(converter: Service) -> None:
+    uploaded = upload(converter, pickled((1.5, 2.5), "emb_params"))
+    converter.parts.uploads.verify(uploaded.id)
+    checkpoint = shown(converter, uploaded.id)
+    name = uploaded.name.replace(".ckpt", ".safetensors")
+    assert (checkpoint["status"], checkpoint["name"]) == ("Active", [name])
+    assert keys(converter, uploaded.id) == [name]
+    key = f"Lora/checkpoint/custom/{uploaded.id}/{name}"
+    content = converter.parts.storage.objects.read(key, 10**6)
+    assert content is not None
+    assert content.endswith(struct.pack("<2f", 1.5, 2.5))
+    assert converter.parts.storage.open_uploads(f"Lora/checkpoint/custom/{uploaded.id}/") == []
+
+
+def test_an_imported_pickle_that_runs_code_is_refused_and_leaves_nothing(
+    converter: Service, source: Source, tmp_path: Path
+) -> None:
+    mark = str(tmp_path / "ran").encode()
+    command = b"touch " + mark
+    code = EVIL % (struct.pack("<I", len(command)), command)
+    name = unique("evil", ".pth")
+    url = source.add(pickled(code=code), name)
+    body = {"checkpoint_type": "Lora", "urls": [url]}
+    checkpoint_id = converter.call("POST", "/checkpoints", body).json["data"]["checkpoint"]["id"]
+    converter.parts.imports.run(checkpoint_id)
+    assert shown(converter, checkpoint_id)["params"]["error"] == (
+        f"{name} cannot be converted to safetensors: "
+        "it asks for more than tensors (posix.system); such code is never run"
+    )
+    (record,) = converter.leftovers(checkpoint_id)
+    assert record["stage"] == "failed"
+    assert not Path(mark.decode()).exists()
+
+
+def test_an_imported_pickle_is_converted_and_its_name_claimed(
+    converter: Service, source: Source, copying: None
+) -> None:
+    name = unique("old", ".pth")
+    body = {"checkpoint_type": "Lora", "urls": [source.add(pickled(), name)]}
+    checkpoint_id = converter.call("POST", "/checkpoints", body).json["data"]["checkpoint"]["id"]
+    converter.parts.imports.run(checkpoint_id)
+    final = name.replace(".pth", ".safetensors")
+    assert shown(converter, checkpoint_id)["name"] == [final]
+    assert keys(converter, checkpoint_id) == [final]
+    answer = converter.call(
+        "POST",
+        "/checkpoints",
+        {"checkpoint_type": "Lora", "filenames": [{"filename": name, "parts_number": 1}]},
+    )
+    assert (answer.status_code, answer.json["message"]) == (
+        400,
+        f"{final} already exists, please use another or rename/delete exists",
+    )
+
+
+def test_a_failed_conversion_says_why_and_lets_the_file_be_uploaded_again(
+    converter: Service, monkeypatch: pytest.MonkeyPatch, copying: None
+) -> None:
+    uploaded = upload(converter, b"PK\x03\x04 no archive")
+    with monkeypatch.context() as patch:
+
+        def fail(name: str, *_: Any) -> None:
+            raise NotConvertible(f"{name} is odd")
+
+        patch.setattr(conversion, "run", fail)
+        converter.parts.uploads.verify(uploaded.id)
+    checkpoint = shown(converter, uploaded.id)
+    assert (checkpoint["status"], checkpoint["params"]["error"]) == ("Initial", f"{uploaded.name} is odd")
+    assert keys(converter, uploaded.id) == []
+    (upload_again,) = converter.call("GET", f"/checkpoints/{uploaded.id}/uploads").json["data"]["uploads"]
+    assert [part["PartNumber"] for part in upload_again["missing"]] == [1]
+
+
+def test_one_bad_file_discards_what_was_made_of_the_others(
+    converter: Service, monkeypatch: pytest.MonkeyPatch, copying: None
+) -> None:
+    good, bad = unique("good", ".pt"), unique("bad", ".pt")
+    files = [{"filename": name, "parts_number": 1} for name in (good, bad)]
+    body = {"checkpoint_type": "Lora", "filenames": files}
+    begun = converter.call("POST", "/checkpoints", body).json["data"]
+    from tests.checkpoints.conftest import put_parts
+
+    tags = {name: put_parts(urls, [b"x"]) for name, urls in begun["s3PresignUrl"].items()}
+    checkpoint_id, real = begun["checkpoint"]["id"], conversion.run
+    body = {"status": "Active", "multi_parts_tags": tags}
+    assert converter.call("PUT", f"/checkpoints/{checkpoint_id}", body).status_code == 202
+
+    def fail_second(name: str, *rest: Any) -> None:
+        if name == bad:
+            raise NotConvertible(f"{name} is odd")
+        real(name, *rest)
+
+    monkeypatch.setattr(conversion, "run", fail_second)
+    converter.parts.uploads.verify(checkpoint_id)
+    assert keys(converter, checkpoint_id) == [good]  # as it was uploaded; the other is to be uploaded again
+    monkeypatch.setattr(conversion, "run", real)
+    (again,) = [
+        one
+        for one in converter.call("GET", f"/checkpoints/{checkpoint_id}/uploads").json["data"]["uploads"]
+        if not one["complete"]
+    ]
+    tags = {bad: put_parts([again["missing"][0]["url"]], [b"y"])}
+    body = {"status": "Active", "multi_parts_tags": tags}
+    assert converter.call("PUT", f"/checkpoints/{checkpoint_id}", body).status_code == 202
+    converter.parts.uploads.verify(checkpoint_id)
+    assert shown(converter, checkpoint_id)["status"] == "Active"
+
+
+def test_a_death_in_the_middle_of_a_conversion_leaves_nothing_of_it(
+    converter: Service, monkeypatch: pytest.MonkeyPatch, copying: None
+) -> None:
+    uploaded = upload(converter, pickled())
+    with monkeypatch.context() as patch:
+        patch.setattr(converter.parts.storage, "complete_upload", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            converter.parts.uploads.verify(uploaded.id)
+    folder = f"Lora/checkpoint/custom/{uploaded.id}/"
+    assert len(converter.parts.storage.open_uploads(folder)) == 1
+    converter.parts.uploads.verify(uploaded.id)
+    assert shown(converter, uploaded.id)["status"] == "Active"
+    assert converter.parts.storage.open_uploads(folder) == []
+    assert len(keys(converter, uploaded.id)) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ({"network_cut": lambda: None}, "safely: this server cannot start a process without network"),
+        ({"PROGRAM": Path("/nonexistent")}, "on this server, which has no PyTorch"),
+    ],
+)
+def test_where_it_cannot_be_done_safely_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: dict[str, Any], sentence: str
+) -> None:
+    for name, value in missing.items():
+        monkeypatch.setattr(conversion, name, value)
+    with (tmp_path / "a").open("w+b") as file, pytest.raises(NotConvertible, match=sentence) as refused:
+        conversion.run("a.ckpt", 1, file, file)
+    assert str(refused.value).endswith("convert it to safetensors first")
+
+
+def run_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    """Run this program in the place of the one that converts."""
+    program = tmp_path / "program.py"
+    program.write_text(text)
+    monkeypatch.setattr(conversion, "PROGRAM", program)
+    with (tmp_path / "source").open("w+b") as source, (tmp_path / "target").open("w+b") as target:
+        conversion.run("a.ckpt", 1, source, target)
+
+
+def test_the_process_has_no_network_and_no_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Source
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    program = (
+        "import json, os, socket, sys\n"
+        "try:\n"
+        f"    socket.create_connection(('127.0.0.1', {source.server_port}), 2)\n"
+        "    reach = 'reached'\n"
+        "except OSError:\n"
+        "    reach = 'cut off'\n"
+        "print(json.dumps({'error': reach + ' ' + ' '.join(sorted(set(os.environ) - {'LC_CTYPE'}))}))\n"
+        "sys.exit(1)\n"
+    )
+    with pytest.raises(NotConvertible, match=r"^cut off PATH$"):
+        run_program(monkeypatch, tmp_path, program)
+
+
+def test_a_process_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(conversion, "SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(NotConvertible, match=r"a\.ckpt cannot be .*: it takes too long$"):
+        run_program(monkeypatch, tmp_path, "while True: pass")
+    assert time.monotonic() - began < 10
+
+
+def test_a_process_that_is_killed_for_its_memory_gives_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(NotConvertible, match="it takes too much memory or time"):
+        run_program(monkeypatch, tmp_path, "import os; os.kill(os.getpid(), 9)")
+
+
+def test_a_full_disk_gives_a_sentence(converter: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded = upload(converter, pickled())
+    monkeypatch.setattr(conversion, "FREE_BYTES_KEPT", 10**18)
+    converter.parts.uploads.verify(uploaded.id)
+    assert "of disk" in shown(converter, uploaded.id)["params"]["error"]
+
+
+def test_pickles_can_be_refused_altogether(start_service: Callable[..., Service], source: Source) -> None:
+    strict = start_service(CHECKPOINTS_PICKLES="refuse", CHECKPOINTS_IMPORT_ALLOW=source.host)
+    strict.keep_to_itself()
+    body = {"checkpoint_type": "Lora", "filenames": [{"filename": "a.ckpt", "parts_number": 1}]}
+    answer = strict.call("POST", "/checkpoints", body)
+    sentence = "a.ckpt is a .ckpt file, which can run code when it is loaded: convert it to safetensors first"
+    assert (answer.status_code, answer.json["message"]) == (400, sentence)
+    body = {"checkpoint_type": "Lora", "urls": [source.add(pickled(), "a.pth")]}
+    checkpoint_id = strict.call("POST", "/checkpoints", body).json["data"]["checkpoint"]["id"]
+    strict.parts.imports.run(checkpoint_id)
+    assert "a.pth is a .pth file" in shown(strict, checkpoint_id)["params"]["error"]
