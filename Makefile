@@ -14,7 +14,7 @@ RUN := .venv/bin/python -m
 USE := .venv/installed-to-use
 DEVELOP := .venv/installed-to-develop
 
-.PHONY: help demo up down creds env status logs test test-slow chaos lint format bench clean lock
+.PHONY: help demo up down creds env status logs test test-slow chaos fuzz lint format bench clean lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-slow: $(DEVELOP) ## run the tests that take minutes
 
 chaos: $(DEVELOP) ## kill processes of a working stack at random, and look for lost jobs
 	@exec $(RUN) pytest -m chaos $(ARGS)
+
+fuzz: $(DEVELOP) ## send thousands of made-up requests to users and roles (schemathesis; FUZZ_CASES=2000)
+	@FUZZ_CASES=$${FUZZ_CASES:-2000} $(RUN) pytest tests/fuzz -s $(ARGS)
 
 lint: $(DEVELOP) ## check style and types
 	@$(RUN) ruff check .

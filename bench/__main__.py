@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import jobs
+from bench import gateway, jobs, transfer, users
 from stack.failures import StackError
 
-BENCHMARKS = {"jobs": jobs.run}
+BENCHMARKS = {"jobs": jobs.run, "transfer": transfer.run, "gateway": gateway.run, "users": users.run}
 
 
 def machine() -> dict[str, Any]:

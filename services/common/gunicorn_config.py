@@ -5,7 +5,7 @@ import os
 bind = os.environ.get("LISTEN", "0.0.0.0:8000")
 workers = int(os.environ.get("WEB_WORKERS", "1"))
 threads = int(os.environ.get("WEB_THREADS", "16"))
-worker_class = "gthread"
+worker_class = "services.common.worker.Worker"  # gthread, and answers from memory without a thread
 # A Real-time job is waited for inside a request; longer than the gateway's limit.
 timeout = 120
 graceful_timeout = 30

@@ -19,6 +19,7 @@ USER_AUDIENCE = "sdfleet-internal"
 SERVICE_AUDIENCE = "sdfleet-service"
 WORKER_AUDIENCE = "sdfleet-worker"
 TOKEN_SECONDS = 60
+VERIFIED_SECONDS = 2  # how long a good signature is remembered: its key may have been stolen and given up
 
 RESOURCES = ("train", "checkpoint", "inference", "sagemaker_endpoint", "user", "role")
 ACTIONS = ("all", "list", "create", "update", "delete")
@@ -72,7 +73,7 @@ class Authentication:
         if not token:
             raise Unauthorized
         try:
-            claims = self._verified(token, audience)
+            claims = self._verified(token, audience, int(time.monotonic() // VERIFIED_SECONDS))
         except jwt.PyJWKClientConnectionError:
             raise Unavailable from None
         except jwt.PyJWTError:
@@ -89,7 +90,7 @@ class Authentication:
             claims=claims,
         )
 
-    def _verify_signature(self, token: str, audience: str) -> dict[str, Any]:
+    def _verify_signature(self, token: str, audience: str, _when: int) -> dict[str, Any]:
         required: Options = {"require": ["exp", "aud", "iss"], "verify_sub": False}
         if audience == USER_AUDIENCE:
             key = self._users_keys.get_signing_key_from_jwt(token)

@@ -12,7 +12,21 @@ from services.common.service_client import ServiceClient
 from services.common.settings import InternalSettings
 from services.common.web import Check, make_web_app
 
+# A signing key that was stolen is out everywhere within ten seconds (`rotate-keys --at-once`): the seconds
+# that users remembers its keys, these, and those for which a verified token is remembered (identity.py).
+KEYS_KEPT_SECONDS = 3
+UNKNOWN_KEY_PAUSE_SECONDS = 1  # tokens that name invented keys cost no more than one question a second
 SECONDS_FOR_KEYS = 5
+
+
+def published_keys(users_url: str) -> PyJWKClient:
+    """The keys that users publishes now, asked for again every few seconds."""
+    return PyJWKClient(
+        f"{users_url}/internal/jwks.json",
+        lifespan=KEYS_KEPT_SECONDS,
+        cooldown_duration=UNKNOWN_KEY_PAUSE_SECONDS,
+        timeout=SECONDS_FOR_KEYS,
+    )
 
 
 def make_resource_app(
@@ -31,7 +45,7 @@ def make_resource_app(
     workers call.
     """
     users_url = internal.users_url.rstrip("/")
-    keys = users_keys or PyJWKClient(f"{users_url}/internal/jwks.json", timeout=SECONDS_FOR_KEYS)
+    keys = users_keys or published_keys(users_url)
     authentication = Authentication(keys, internal.service_secret, worker_secret)
     app = make_web_app(service, authentication, blueprints, ready, rate_limits=redis_url)
     audit_changes(app, AuditSender(ServiceClient(service, users_url, internal.service_secret)))

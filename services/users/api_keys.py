@@ -1,6 +1,5 @@
 """Making API keys: a secret that is shown once, kept as a hash."""
 
-import uuid
 from typing import Any
 
 from services.common.times import now
@@ -17,7 +16,11 @@ Document = dict[str, Any]
 
 
 def make_key(
-    repository: Repository, credentials: CredentialsRepository, caller_name: str, wanted: Document
+    repository: Repository,
+    credentials: CredentialsRepository,
+    key_id: str,
+    caller_name: str,
+    wanted: Document,
 ) -> Document:
     """A key that the caller wants for an application or, bound, for a user who is not stronger."""
     caller = holder(repository, caller_name, "user:all")
@@ -27,29 +30,34 @@ def make_key(
         check_may_act_as(repository, caller, wanted["username"])
     if DELEGATE in wanted["scopes"] and not caller.is_administrator:
         raise OnlyForAdministrators
-    return _make(credentials, caller_name, wanted)
+    return _make(credentials, key_id, caller_name, wanted)
 
 
 def make_own_key(
     repository: Repository,
     credentials: CredentialsRepository,
+    key_id: str,
     username: str,
     wanted: Document,
     made_with: str | None,
 ) -> Document:
-    """A key bound to the caller; no faster than the bound key it is made with."""
+    """A key bound to the caller; no faster than the bound key it is made with, and good no longer."""
     holder(repository, username)
     if credentials.count_api_keys(username) >= MOST_OWN_KEYS:
         raise TooManyKeys
-    limits = [wanted["rate_limit"], credentials.rate_limit_of_bound_key(made_with)]
-    slowest = min((limit for limit in limits if limit), default=None)
-    return _make(credentials, username, wanted | {"username": username, "scopes": [], "rate_limit": slowest})
+    maker = credentials.bound_key(made_with) or {"rate_limit": None, "expires_at": None}
+    narrower = {
+        name: min((bound for bound in (wanted[name], maker[name]) if bound), default=None)
+        for name in ("rate_limit", "expires_at")
+    }
+    bound = wanted | {"username": username, "scopes": []} | narrower
+    return _make(credentials, key_id, username, bound)
 
 
-def _make(credentials: CredentialsRepository, creator: str, wanted: Document) -> Document:
+def _make(credentials: CredentialsRepository, key_id: str, creator: str, wanted: Document) -> Document:
     secret = new_api_key()
     document = {
-        "_id": str(uuid.uuid4()),
+        "_id": key_id,
         "hash": digest(secret),
         "prefix": secret[:SHOWN_PREFIX_LENGTH],
         "name": wanted["name"],

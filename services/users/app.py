@@ -6,6 +6,7 @@ import time
 from flask import Flask
 from pymongo.errors import ConnectionFailure
 
+from services.common import worker
 from services.common.audit import audit_changes
 from services.common.identity import Authentication
 from services.common.logs import set_up_logs
@@ -27,7 +28,7 @@ from services.users.audit_log import AuditLog
 from services.users.authentication import Authenticator
 from services.users.config import Config
 from services.users.credentials_repository import CredentialsRepository
-from services.users.fast_path import AuthenticateFast
+from services.users.fast_path import AnswerFromMemory, AuthenticateFast
 from services.users.first_start import write_first_administrator
 from services.users.openapi import WholeApi
 from services.users.parts import EXTENSION, Parts
@@ -74,6 +75,7 @@ def create_app(config: Config | None = None) -> Flask:
     )
     app.extensions[EXTENSION] = made
     audit_changes(app, made.audit_log.add_own)
+    app.extensions[worker.EXTENSION] = AnswerFromMemory(made.authenticator)
     app.wsgi_app = AuthenticateFast(app.wsgi_app, made.authenticator)  # type: ignore[method-assign]
     return app
 

@@ -83,12 +83,15 @@ class Authenticator:
 
     def judge(self, presented: Presented, identity_needed: bool = True) -> Verdict:
         """The verdict on a request's credentials, at most a few seconds old."""
-        key = (identity_needed, presented.digest())
-        verdict = self._cache.get(key)
+        verdict = self.remembered(presented, identity_needed)
         if verdict is None:
             verdict = self._judge(presented, identity_needed)
-            self._cache.put(key, verdict)
+            self._cache.put((identity_needed, presented.digest()), verdict)
         return verdict
+
+    def remembered(self, presented: Presented, identity_needed: bool = True) -> Verdict | None:
+        """The verdict when one was given in the last seconds."""
+        return self._cache.get((identity_needed, presented.digest()))
 
     def _judge(self, presented: Presented, identity_needed: bool) -> Verdict:
         key = self._credentials.api_key_by_hash(digest(presented.api_key)) if presented.api_key else None

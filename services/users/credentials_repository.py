@@ -72,8 +72,12 @@ class CredentialsRepository:
     # API keys
 
     def add_api_key(self, document: Document) -> None:
-        """Keep a new API key. Raises DuplicateKeyError when its hash is known."""
+        """Keep a new API key. Raises DuplicateKeyError when its id or hash is known."""
         self._api_keys.insert_one(document)
+
+    def api_key(self, key_id: str) -> Document | None:
+        """A key by its id, expired or not."""
+        return self._api_keys.find_one({"_id": key_id})
 
     def api_key_by_hash(self, key_hash: str) -> Document | None:
         """A key that has not expired."""
@@ -95,10 +99,9 @@ class CredentialsRepository:
         """How many keys are bound to a user."""
         return self._api_keys.count_documents({"username": username})
 
-    def rate_limit_of_bound_key(self, key_id: str | None) -> int | None:
-        """The rate limit of a key when it is bound to a user."""
-        key = self._api_keys.find_one({"_id": key_id, "username": {"$ne": None}})
-        return key["rate_limit"] if key else None
+    def bound_key(self, key_id: str | None) -> Document | None:
+        """A key by its id when it is bound to a user."""
+        return self._api_keys.find_one({"_id": key_id, "username": {"$ne": None}})
 
     def delete_api_keys(self, ids: list[str], username: str | None = None) -> int:
         """Delete keys, only those of `username` when it is given; returns how many went."""

@@ -30,19 +30,21 @@ class UnknownUser(BadRequest):
         super().__init__(f'user: "{name}" not exist')
 
 
-class NameTooAlike(BadRequest):
-    """A new name would be mistaken for an existing one."""
+class NameTaken(BadRequest):
+    """A name belongs to what the caller does not see, or would be mistaken for another; not said which."""
 
     def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f'{kind} name "{name}" is too like an existing one')
+        super().__init__(f'{kind} name "{name}" is taken, or too like one that is')
 
 
 class UnheldPermissions(Forbidden):
     """Somebody wanted to give what they do not have."""
 
-    def __init__(self, missing: Iterable[str]) -> None:
+    message = "you cannot grant permissions that you do not hold"
+
+    def __init__(self, missing: Iterable[str] = ()) -> None:
         wanted = ", ".join(permission for permission in PERMISSIONS if permission in set(missing))
-        super().__init__(f"you cannot grant permissions that you do not hold: {wanted}")
+        super().__init__(f"{self.message}: {wanted}" if wanted else None)
 
 
 class NotYours(Forbidden):

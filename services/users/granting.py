@@ -2,6 +2,9 @@
 
 Every function runs inside `Repository.exclusively` and judges by what MongoDB says at that moment, not by
 the caller's token: a right that was taken away a moment ago gives nothing any more.
+
+What a caller may not see is for them as if it were not there: deleting it does nothing, and its name is taken
+in the same words as one that is too like another.
 """
 
 from collections.abc import Iterable
@@ -18,7 +21,7 @@ from services.users.errors import (
     CannotDeleteDefaultRole,
     CannotWeakenDefaultRole,
     LastAdministrator,
-    NameTooAlike,
+    NameTaken,
     NotYours,
     UnheldPermissions,
     UnknownRoles,
@@ -36,6 +39,7 @@ class Holder:
 
     username: str
     permissions: frozenset[str]
+    roles: frozenset[str] = frozenset()
 
     def may(self, permission: str) -> bool:
         return not lacking(self.permissions, [permission])
@@ -59,7 +63,7 @@ def holder(repository: Repository, username: str, needs: str | None = None) -> H
     user = repository.user(username)
     if user is None:
         raise Unauthorized
-    found = Holder(username, repository.permissions_of([user])[username])
+    found = Holder(username, repository.permissions_of([user])[username], frozenset(user["roles"]))
     if needs and not found.may(needs):
         raise Forbidden(f"this needs the permission {needs}")
     return found
@@ -71,8 +75,9 @@ def put_role(repository: Repository, username: str, wanted: Document) -> None:
     _check_grant(caller, wanted["permissions"])
     name = wanted["role_name"]
     existing = repository.role(name)
-    if existing and not caller.may("role:all") and existing["creator"] != caller.username:
-        raise NotYours("role", name)
+    hidden = existing is not None and not _sees_role(caller, existing)
+    if existing and not hidden:
+        _check_own_roles(caller, [existing])
     creator = _creator(repository, caller, wanted["creator"])
     if name == DEFAULT_ROLE:
         if lacking(frozenset(wanted["permissions"]), EVERYTHING):
@@ -85,22 +90,23 @@ def put_role(repository: Repository, username: str, wanted: Document) -> None:
         "creator": creator,
         "created": existing["created"] if existing else now(),
     }
+    if hidden or (existing is None and _named_like_a_user(repository, caller, name)):
+        raise NameTaken("role", name)
     try:
         repository.put_role(document)
     except DuplicateKeyError:
-        raise NameTooAlike("role", name) from None
+        raise NameTaken("role", name) from None
     _check_administrator_left(repository)
 
 
 def delete_roles(repository: Repository, username: str, names: list[str]) -> None:
-    """Delete all of the roles that exist, or none."""
+    """Delete all of the roles that the caller sees, or none."""
     caller = holder(repository, username, "role:delete")
-    for role in repository.named_roles(names):
-        if not caller.may("role:all") and role["creator"] != caller.username:
-            raise NotYours("role", role["_id"])
+    visible = [role for role in repository.named_roles(names) if _sees_role(caller, role)]
     if DEFAULT_ROLE in names:
         raise CannotDeleteDefaultRole
-    repository.delete_roles(names)
+    _check_own_roles(caller, visible)
+    repository.delete_roles([role["_id"] for role in visible])
     _check_administrator_left(repository)
 
 
@@ -109,12 +115,13 @@ def put_user(repository: Repository, username: str, wanted: Document, secrets: D
     caller = holder(repository, username, "user:create")
     name, roles = wanted["username"], list(dict.fromkeys(wanted["roles"]))
     existing = repository.user(name)
-    if existing:
+    hidden = existing is not None and not _sees_user(caller, existing)
+    if existing and not hidden:
         _check_changeable(repository, caller, [existing])
     creator = _creator(repository, caller, wanted["creator"])
-    found = {role["_id"]: role["permissions"] for role in repository.named_roles(roles)}
-    granted = [permission for permissions in found.values() for permission in permissions]
-    _check_grant(caller, [*wanted["permissions"], *granted])
+    found = {role["_id"]: role for role in repository.named_roles(roles)}
+    _check_grant(caller, wanted["permissions"])
+    _check_roles_given(caller, found.values())
     if unknown := [role for role in roles if role not in found]:
         raise UnknownRoles(unknown)
     document = {
@@ -125,20 +132,25 @@ def put_user(repository: Repository, username: str, wanted: Document, secrets: D
         "creator": creator,
         "created": existing["created"] if existing else now(),
     }
+    if hidden or (existing is None and _name_means_another(repository, caller, name)):
+        raise NameTaken("user", name)
     try:
         repository.put_user(document | secrets)
     except DuplicateKeyError:
-        raise NameTooAlike("user", name) from None
+        raise NameTaken("user", name) from None
     repository.end_sessions(name)
+    if existing is None:
+        repository.delete_keys_bound_to(name)  # one that was made at the moment the last of this name went
     _check_administrator_left(repository)
 
 
 def delete_users(repository: Repository, username: str, names: list[str]) -> None:
-    """Delete all of the users that exist, or none."""
+    """Delete all of the users that the caller sees, or none."""
     caller = holder(repository, username, "user:delete")
     existing = [user for name in dict.fromkeys(names) if (user := repository.user(name))]
-    _check_changeable(repository, caller, existing)
-    for user in existing:
+    visible = [user for user in existing if _sees_user(caller, user)]
+    _check_changeable(repository, caller, visible)
+    for user in visible:
         repository.delete_user(user["_id"], heir=caller.username)
     _check_administrator_left(repository)
 
@@ -154,6 +166,47 @@ def check_may_act_as(repository: Repository, caller: Holder, name: str) -> None:
 def _check_grant(caller: Holder, wanted: Iterable[str]) -> None:
     if missing := lacking(caller.permissions, wanted):
         raise UnheldPermissions(missing)
+
+
+def _check_roles_given(caller: Holder, roles: Iterable[Document]) -> None:
+    """Whoever makes users learns whether a role exists, and of one that they do not see no more than that."""
+    roles = list(roles)
+    _check_grant(caller, [held for role in roles if _sees_role(caller, role) for held in role["permissions"]])
+    if any(lacking(caller.permissions, role["permissions"]) for role in roles):
+        raise UnheldPermissions()
+
+
+def _sees_user(caller: Holder, user: Document) -> bool:
+    return caller.may("user:all") or caller.username in {user["creator"], user["_id"]}
+
+
+def _sees_role(caller: Holder, role: Document) -> bool:
+    seen = role["_id"] == DEFAULT_ROLE or role["_id"] in caller.roles or role["creator"] == caller.username
+    return seen or caller.may("role:all")
+
+
+def _named_like_a_user(repository: Repository, caller: Holder, role: str) -> bool:
+    """What is shared with a name is shared with its user and its role: nobody becomes the other."""
+    user = repository.user_named_like(skeleton(role))
+    return user is not None and not _sees_user(caller, user)
+
+
+def _name_means_another(repository: Repository, caller: Holder, username: str) -> bool:
+    """A role, or a user who was deleted: other services still know what was theirs by the name."""
+    heir = repository.heir_of_former_user(username)
+    if heir not in {None, caller.username} and not caller.may("user:all"):
+        return True
+    role = repository.role_named_like(skeleton(username))
+    if role is None or caller.may("role:all"):
+        return False
+    return role["_id"] not in caller.roles and role["creator"] != caller.username
+
+
+def _check_own_roles(caller: Holder, roles: list[Document]) -> None:
+    """Without role:all one changes roles that one created."""
+    for role in roles:
+        if not caller.may("role:all") and role["creator"] != caller.username:
+            raise NotYours("role", role["_id"])
 
 
 def _check_changeable(repository: Repository, caller: Holder, users: list[Document]) -> None:

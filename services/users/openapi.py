@@ -45,14 +45,21 @@ class WholeApi:
         self._lock = threading.Lock()
 
     def document(self, own: Callable[[], Document]) -> Document:
-        """The document; a service that does not answer now is left out of it."""
-        with self._lock:
+        """The document; a service that does not answer now is left out of it.
+
+        Anybody may ask: while one asks the services, the others get the last document and wait for nothing.
+        """
+        if not self._lock.acquire(blocking=not self._document):
+            return self._document
+        try:
             if time.monotonic() > self._good_until:
                 found = {"users": own()} | self._of_others()
                 whole = len(found) > len(self._others)
                 self._document = assemble(found)
                 self._good_until = time.monotonic() + (KEPT_SECONDS if whole else KEPT_SECONDS_IN_PART)
             return self._document
+        finally:
+            self._lock.release()
 
     def _of_others(self) -> dict[str, Document]:
         found = {}

@@ -30,6 +30,7 @@ class Repository:
         self._session = session
         self._users = database["users"]
         self._roles = database["roles"]
+        self._former_users = database["former_users"]
         self._guard = database["guard"]
         self._turn = threading.Lock()
 
@@ -77,6 +78,10 @@ class Repository:
     def user(self, username: str) -> Document | None:
         return self._users.find_one({"_id": username}, session=self._session)
 
+    def user_named_like(self, skeleton: str) -> Document | None:
+        """The user whose name looks like this."""
+        return self._users.find_one({"skeleton": skeleton}, session=self._session)
+
     def any_user(self) -> bool:
         """Whether there is a user at all."""
         return self._users.find_one({}, {"_id": 1}, session=self._session) is not None
@@ -104,10 +109,22 @@ class Repository:
         Otherwise somebody who gets the same name later would own it.
         """
         self._users.delete_one({"_id": username}, session=self._session)
+        self._former_users.replace_one(
+            {"_id": username}, {"_id": username, "heir": heir}, upsert=True, session=self._session
+        )
         self.end_sessions(username)
-        self._database["api_keys"].delete_many({"username": username}, session=self._session)
+        self.delete_keys_bound_to(username)
         for collection in (self._users, self._roles):
             collection.update_many({"creator": username}, {"$set": {"creator": heir}}, session=self._session)
+
+    def heir_of_former_user(self, username: str) -> str | None:
+        """Who deleted the last user of this name; None when there was none."""
+        former = self._former_users.find_one({"_id": username}, session=self._session)
+        return former["heir"] if former else None
+
+    def delete_keys_bound_to(self, username: str) -> None:
+        """Delete the API keys that act as a user."""
+        self._database["api_keys"].delete_many({"username": username}, session=self._session)
 
     def end_sessions(self, username: str) -> None:
         """End all sessions of a user."""
@@ -144,6 +161,10 @@ class Repository:
 
     def role(self, name: str) -> Document | None:
         return self._roles.find_one({"_id": name}, session=self._session)
+
+    def role_named_like(self, skeleton: str) -> Document | None:
+        """The role whose name looks like this."""
+        return self._roles.find_one({"skeleton": skeleton}, session=self._session)
 
     def named_roles(self, names: Iterable[str]) -> list[Document]:
         """Those of the names that exist."""

@@ -5,6 +5,7 @@ from typing import Any
 from flask import Response
 
 from services.common.audit import concerning
+from services.common.idempotency import create_once
 from services.common.identity import current_caller, requires
 from services.common.paging import PageQuery, next_key
 from services.common.web import ServiceBlueprint
@@ -20,11 +21,15 @@ blp = ServiceBlueprint("api-keys", __name__, description="Keys of client applica
 @blp.answers(201, schemas.ApiKeyMade, message="Created")
 @requires("user:all")
 def create(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Make a key; this answer is the only one that shows it."""
-    made = parts()
-    key = make_key(made.repository, made.credentials, current_caller().name, wanted)
+    """Make a key; this answer is the only one that shows it: a repeat (`Idempotency-Key`) has `key: null`."""
+    made, caller = parts(), current_caller().name
+    key = create_once(
+        lambda key_id: make_key(made.repository, made.credentials, key_id, caller, wanted),
+        made.credentials.api_key,
+        "created",
+    )
     concerning([key["_id"]])
-    return {"api_key": key}
+    return {"api_key": {"key": None} | key}
 
 
 @blp.route("/api-keys")

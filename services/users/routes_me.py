@@ -6,6 +6,7 @@ from flask import Response
 
 from services.common.audit import client_address, concerning
 from services.common.errors import Unauthorized
+from services.common.idempotency import create_once
 from services.common.identity import current_caller, requires_identity
 from services.common.paging import PageQuery, next_key
 from services.common.web import ServiceBlueprint
@@ -42,11 +43,17 @@ def change_password(wanted: dict[str, str]) -> None:
 @blp.answers(201, schemas.ApiKeyMade, message="Created")
 @requires_identity
 def create_key(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Make a key that acts as oneself; this answer is the only one that shows it."""
+    """Make a key that acts as oneself, shown this once: a repeat (`Idempotency-Key`) has `key: null`."""
     made, caller = parts(), current_caller()
-    key = make_own_key(made.repository, made.credentials, caller.name, wanted, caller.key_id)
+    key = create_once(
+        lambda key_id: make_own_key(
+            made.repository, made.credentials, key_id, caller.name, wanted, caller.key_id
+        ),
+        made.credentials.api_key,
+        "created",
+    )
     concerning([key["_id"]])
-    return {"api_key": key}
+    return {"api_key": {"key": None} | key}
 
 
 @blp.route("/users/me/api-keys")

@@ -228,9 +228,9 @@ class ApiKeys(Schema):
 
 
 class MadeApiKey(ApiKey):
-    """A key in the one answer that shows its secret."""
+    """A key in the one answer that shows its secret; null when an earlier answer has shown it."""
 
-    key = fields.String(required=True)
+    key = fields.String(required=True, allow_none=True)
 
 
 class ApiKeyMade(Schema):

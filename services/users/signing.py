@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import jwt
@@ -17,7 +17,8 @@ from services.users.credentials_repository import CredentialsRepository
 
 log = logging.getLogger(__name__)
 
-RING_SECONDS = 5.0
+RING_SECONDS = 2.0
+PUBLISHED_FIRST_SECONDS = 10  # services know a new key before anything is signed with it
 UNKNOWN_KEY_PAUSE_SECONDS = 1.0  # tokens that name invented keys cost no more than one query a second
 OVERLAP = timedelta(minutes=30)  # longer than any access token lives
 
@@ -28,6 +29,7 @@ class SigningKey:
 
     kid: str
     private: Ed25519PrivateKey
+    created: datetime
 
     @property
     def public(self) -> Ed25519PublicKey:
@@ -54,7 +56,7 @@ class KeyRing:
             self._repository.add_signing_key(*_new_key(), number=1)
 
     def rotate(self, overlap: timedelta = OVERLAP) -> str:
-        """Sign with a new key from now on; the older ones are still believed for `overlap`."""
+        """Sign with a new key as soon as services know it; the older ones are believed for `overlap`."""
         number = self._repository.last_signing_key_number() + 1
         kid, private = _new_key()
         self._repository.add_signing_key(kid, private, number)
@@ -63,8 +65,10 @@ class KeyRing:
         return kid
 
     def newest(self) -> SigningKey:
-        """The key to sign with."""
-        return self._current()[0]
+        """The key to sign with: the newest, or an older one as long as services may not have heard of it."""
+        keys = self._current()
+        known_since = now() - timedelta(seconds=PUBLISHED_FIRST_SECONDS)
+        return next((key for key in keys if key.created <= known_since), keys[-1])
 
     def published(self) -> list[dict[str, str]]:
         """The public keys that tokens may be signed with now."""
@@ -97,7 +101,9 @@ def _new_key() -> tuple[str, bytes]:
 
 def _read(document: dict[str, Any]) -> SigningKey:
     return SigningKey(
-        kid=document["_id"], private=Ed25519PrivateKey.from_private_bytes(document["private_key"])
+        kid=document["_id"],
+        private=Ed25519PrivateKey.from_private_bytes(document["private_key"]),
+        created=document["created"],
     )
 
 

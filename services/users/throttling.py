@@ -1,6 +1,7 @@
 """Sign-ins that fail too often are refused for a while, whether the user exists or not."""
 
 from datetime import timedelta
+from ipaddress import ip_address, ip_network
 
 from pymongo.errors import DuplicateKeyError
 
@@ -44,10 +45,19 @@ class SignInThrottle:
             raise TooManyAttempts(max(1, round((found["ends"] - now()).total_seconds())))
 
     def _pair(self, username: str, address: str) -> str:
-        return "pair " + digest(f"{username}\0{address}")
+        return "pair " + digest(f"{username}\0{_network(address)}")
 
     def _user(self, username: str) -> str:
         return "user " + digest(username)
 
     def _address(self, address: str) -> str:
-        return "address " + digest(address)
+        return "address " + digest(_network(address))
+
+
+def _network(address: str) -> str:
+    """Who has one IPv6 address has all of its /64, and is one address here."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((found, 64), strict=False)) if found.version == 6 else address

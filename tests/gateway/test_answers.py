@@ -89,6 +89,8 @@ def test_a_chunked_body_of_50_mb_is_refused_too(gate: Gateway) -> None:
         (b"GARBAGE\r\n\r\n", 400),
         (b"GET /users%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"TRACE /users HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        (b"GET /users HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"POST /users HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
         (b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
         (b"GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n", 400),
@@ -103,6 +105,7 @@ def test_broken_requests_are_answered_in_the_envelope(
     assert int(head.split()[1]) == status
     assert json.loads(body)["statusCode"] == status
     assert b"application/json" in head
+    assert (b"\r\nAllow: " in head) == (status == 405)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jwt
 import pytest
 
+from services.users.parts import EXTENSION
 from tests.users.driver import ADMIN, ADMIN_KEY, Driver, Person, users_config
 
 
@@ -177,6 +179,16 @@ def test_a_slow_bound_key_cannot_make_itself_a_faster_one(users: Driver) -> None
     assert made.get_json()["data"]["api_key"]["rate_limit"] == 10
 
 
+def test_a_bound_key_that_expires_cannot_make_itself_one_that_stays(users: Driver) -> None:
+    person = users.person()
+    brief = own_key(users, person, expires_at=time.time() + 60)
+    for wanted in (None, time.time() + 10**6, time.time() + 30):
+        made = users.call("POST", "/users/me/api-keys", {"name": "x", "expires_at": wanted}, key=brief["key"])
+        expires_at = made.get_json()["data"]["api_key"]["expires_at"]
+        assert expires_at is not None
+        assert expires_at <= brief["expires_at"]
+
+
 def test_the_last_use_of_a_key_is_written_down(users: Driver) -> None:
     key = make(users, username=ADMIN)
     assert key["last_used_at"] is None
@@ -208,3 +220,55 @@ def test_verdicts_are_kept_for_their_seconds_and_no_longer(
     while acts_as(users, key["key"]) != 403:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/api-keys", "/users/me/api-keys"])
+def test_a_repeat_with_an_idempotency_key_makes_no_second_key(users: Driver, path: str) -> None:
+    person = users.person("user:all")
+    own = {"X-Internal-Token": users.ask(signed_in(person)).headers["X-Internal-Token"]}
+
+    def ask(repeat: str) -> dict[str, Any]:
+        answer = users.client.post(path, json={"name": "once"}, headers=own | {"Idempotency-Key": repeat})
+        assert answer.status_code == 201, answer.text
+        key: dict[str, Any] = answer.get_json()["data"]["api_key"]
+        return key
+
+    first, again, other = ask("one"), ask("one"), ask("two")
+    assert first["key"]
+    assert again == first | {"key": None}
+    assert other["id"] != first["id"]
+    ids = [key["id"] for key in users.call("GET", path, who=person).get_json()["data"]["api_keys"]]
+    assert ids.count(first["id"]) == 1
+    assert users.ask({"x-api-key": first["key"]}).status_code == (200 if "me" in path else 401)
+
+
+def test_of_many_repeats_at_once_one_shows_the_secret(users: Driver) -> None:
+    person = users.person("user:all")
+    own = {"X-Internal-Token": users.ask(signed_in(person)).headers["X-Internal-Token"]}
+
+    def ask(_: int) -> dict[str, Any]:
+        headers = own | {"Idempotency-Key": "same"}
+        answer = users.app.test_client().post("/users/me/api-keys", json={"name": "x"}, headers=headers)
+        key: dict[str, Any] = answer.get_json()["data"]["api_key"]
+        return key
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(ask, range(8)))
+    assert len({key["id"] for key in made}) == 1
+    assert sum(key["key"] is not None for key in made) == 1
+
+
+def test_a_key_that_was_left_behind_does_not_act_as_the_next_user_of_its_name(users: Driver) -> None:
+    """As when a key is made at the moment its user is deleted."""
+    person = users.person()
+    key = own_key(users, person)
+    repository = users.app.extensions[EXTENSION].repository
+    repository._users.delete_one({"_id": person.username})
+    roles = [users.role("inference:list")]
+    body = {"username": person.username, "password": "x", "roles": roles, "creator": ADMIN}
+    assert users.call("POST", "/users", body, users.admin).status_code == 201
+    assert acts_as(users, key["key"]) == 403
+
+
+def signed_in(person: Person) -> dict[str, str]:
+    return {"x-api-key": ADMIN_KEY, "Authorization": f"Bearer {person.token}"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from services.users import signing
 from services.users.__main__ import main
 from tests.users.driver import ADMIN, ADMIN_PASSWORD, CHEAP_PASSWORDS, Driver, users_config
 
@@ -66,8 +67,9 @@ def test_reset_admin_brings_an_administrator_back_from_standard_input(
 
 
 def test_rotate_keys_signs_with_a_new_key_and_still_believes_the_old_one(
-    environment: Environment, run: Run
+    environment: Environment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(signing, "PUBLISHED_FIRST_SECONDS", 0)
     settings = environment()
     users = Driver.of(users_config(settings))
     kid = run(settings, "rotate-keys").strip()

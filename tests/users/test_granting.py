@@ -44,6 +44,10 @@ def at_once(*calls: Callable[[], int]) -> list[int]:
         return list(pool.map(run, calls))
 
 
+def exists(users: Driver, role: str) -> bool:
+    return bool(users.call("GET", f"/roles?role={role}", who=users.admin).get_json()["data"]["roles"])
+
+
 def holders_of_user_all(users: Driver) -> list[str]:
     found = users.app.extensions[EXTENSION].repository.users({}, 1000, None)
     held = users.app.extensions[EXTENSION].repository.permissions_of(found)
@@ -105,9 +109,9 @@ def test_a_stronger_or_foreign_user_can_be_neither_overwritten_nor_deleted(users
     weak = users.role("user:list")
     foreign, mine = users.person("user:list"), users.person(roles=[weak], by=manager)
     for victim in (foreign.username, ADMIN):
-        assert post_user(users, manager, victim, [weak]) == 403
-        body = {"user_name_list": [mine.username, victim]}
-        assert users.call("DELETE", "/users", body, manager).status_code == 403
+        assert post_user(users, manager, victim, [weak]) == 400
+        body = {"user_name_list": [victim]}
+        assert users.call("DELETE", "/users", body, manager).status_code == 204
     assert users.names() >= {foreign.username, mine.username, ADMIN}
     users.sign_in(foreign.username, foreign.password)
     # What one created and somebody made stronger since is out of reach too.
@@ -120,11 +124,46 @@ def test_a_stronger_or_foreign_user_can_be_neither_overwritten_nor_deleted(users
 def test_without_role_all_foreign_roles_cannot_be_deleted(users: Driver) -> None:
     manager = users.person(*MANAGER)
     foreign, own = users.role("user:list"), users.role("user:list", by=manager)
-    body = {"role_name_list": [own, foreign]}
+    (had,) = users.shown(manager.username)["roles"]
+    body = {"role_name_list": [own, had]}
     assert users.call("DELETE", "/roles", body, manager).status_code == 403
-    listed = users.call("GET", f"/roles?role={own}", who=users.admin).get_json()["data"]["roles"]
-    assert listed
-    assert users.call("DELETE", "/roles", {"role_name_list": [own]}, manager).status_code == 204
+    assert exists(users, own)
+    body = {"role_name_list": [own, foreign]}
+    assert users.call("DELETE", "/roles", body, manager).status_code == 204
+    assert not exists(users, own)
+    assert exists(users, foreign)
+
+
+def test_what_one_may_not_see_is_as_if_it_were_not_there(users: Driver) -> None:
+    """A stronger, a weaker and a look-alike name are refused in the same words; nothing tells who is who."""
+    manager = users.person(*MANAGER)
+    weak, strong = users.person("user:list"), users.person("user:all", "train:all")
+    told = set()
+    for name in (weak.username, strong.username, ADMIN, ADMIN.upper()):
+        body = {"username": name, "password": "x", "roles": [IT_OPERATOR], "creator": ""}
+        assert users.call("POST", "/users", body, manager).status_code == 403
+        body["roles"] = users.shown(manager.username)["roles"]
+        answer = users.call("POST", "/users", body, manager)
+        assert answer.status_code == 400
+        told.add(answer.text.replace(name, "NAME"))
+    assert len(told) == 1
+    users.sign_in(weak.username, weak.password)
+    hidden = users.role("user:list")
+    for name in (hidden, hidden.upper()):
+        body = {"role_name": name, "permissions": ["user:list"], "creator": ""}
+        answer = users.call("POST", "/roles", body, manager)
+        assert answer.status_code == 400
+        told.add(answer.text.replace(name, "NAME").replace("role", "user"))
+    assert len(told) == 1
+
+
+def test_of_a_role_that_one_does_not_see_one_learns_no_permissions(users: Driver) -> None:
+    manager = users.person(*MANAGER)
+    hidden = users.role("checkpoint:all", "train:all")
+    body = {"username": "curious", "password": "x", "roles": [hidden], "creator": ""}
+    answer = users.call("POST", "/users", body, manager)
+    assert answer.status_code == 403
+    assert "train" not in answer.text
 
 
 def test_naming_somebody_else_as_creator_needs_user_all(users: Driver) -> None:
@@ -173,6 +212,35 @@ def test_a_right_that_was_just_taken_away_grants_nothing_even_with_an_old_intern
     assert users.client.post("/roles", json=body, headers=old).status_code == 403
     users.call("DELETE", "/users", {"user_name_list": [manager.username]}, users.admin)
     assert users.client.post("/roles", json=body, headers=old).status_code == 401
+
+
+# Names
+
+
+def test_nobody_becomes_a_role_or_a_user_of_the_other_kind_by_its_name(users: Driver) -> None:
+    """What is shared with a name is shared with the role and the user of that name."""
+    manager = users.person(*MANAGER)
+    (own,) = users.shown(manager.username)["roles"]
+    hidden, foreign = users.role("train:all"), users.person("user:list").username
+    for name in (hidden, hidden.upper()):
+        assert post_user(users, manager, name, [own]) == 400
+    assert post_user(users, manager, own, [own]) == 201
+    for name in (foreign, ADMIN):
+        assert post_role(users, manager, name, "user:list") == 400
+    assert post_role(users, manager, manager.username, "user:list") == 201
+    assert post_user(users, users.admin, hidden, [own]) == 201
+
+
+def test_the_name_of_a_deleted_user_is_for_those_who_could_have_been_them(users: Driver) -> None:
+    """Jobs and checkpoints are known by their owner's name."""
+    manager = users.person(*MANAGER)
+    (own,) = users.shown(manager.username)["roles"]
+    gone, mine = users.person("user:list").username, users.person(roles=[own], by=manager).username
+    users.call("DELETE", "/users", {"user_name_list": [gone]}, users.admin)
+    users.call("DELETE", "/users", {"user_name_list": [mine]}, manager)
+    assert post_user(users, manager, gone, [own]) == 400
+    assert post_user(users, manager, mine, [own]) == 201
+    assert post_user(users, users.admin, gone, [own]) == 201
 
 
 # The last administrator

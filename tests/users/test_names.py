@@ -56,7 +56,7 @@ def test_nobody_can_be_called_like_the_administrator(users: Driver, alike: str) 
     answer = users.call("POST", "/users", user, users.admin)
     assert (answer.status_code, answer.get_json()["message"]) == (
         400,
-        f'user name "{alike}" is too like an existing one',
+        f'user name "{alike}" is taken, or too like one that is',
     )
     assert alike not in users.names()
 

@@ -8,7 +8,7 @@ from flask import Flask
 from openapi_spec_validator import validate
 from werkzeug.serving import make_server
 
-from services.users.openapi import assemble
+from services.users.openapi import WholeApi, assemble
 from tests.users.driver import Driver, users_config
 
 
@@ -98,3 +98,23 @@ def test_the_page_loads_nothing_from_elsewhere(users: Driver) -> None:
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "http://" not in answer.text
     assert "https://" not in answer.text
+
+
+def test_while_one_request_asks_the_services_the_others_wait_for_nothing() -> None:
+    """Anybody may ask for the document; a service that hangs must not take every thread."""
+    whole = WholeApi({})
+    assert whole.document(dict)["paths"] == {}
+    whole._good_until = float("-inf")
+    asking, go_on = threading.Event(), threading.Event()
+
+    def slow() -> dict:
+        asking.set()
+        go_on.wait(10)
+        return {}
+
+    thread = threading.Thread(target=whole.document, args=(slow,))
+    thread.start()
+    assert asking.wait(5)
+    assert whole.document(slow)["paths"] == {}
+    go_on.set()
+    thread.join()

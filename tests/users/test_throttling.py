@@ -73,3 +73,10 @@ def test_guessing_the_old_password_is_throttled_too(strict: Driver) -> None:
     body = {"old": "wrong", "new": "x"}
     statuses = [strict.call("PUT", "/users/me/password", body, strict.admin).status_code for _ in range(4)]
     assert statuses == [400, 400, 400, 429]
+
+
+def test_all_addresses_of_an_ipv6_network_count_as_one(strict: Driver) -> None:
+    """Who has one has 2^64 of them."""
+    statuses = [attempt(strict, f"name-{number}", address=f"2001:db8::{number:x}") for number in range(10)]
+    assert statuses == [401] * 8 + [429] * 2
+    assert attempt(strict, "somebody", address="2001:db8:0:1::1") == 401

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from services.users import signing
 from services.users.parts import EXTENSION, Parts
 from tests.users.driver import ADMIN, ADMIN_PASSWORD, Driver, Person
 
@@ -248,7 +249,23 @@ def test_missing_fields_are_named_sorted(users: Driver) -> None:
     )
 
 
-def test_after_rotation_old_tokens_are_believed_and_new_ones_name_the_new_key(new_users: Driver) -> None:
+def test_a_new_key_is_published_before_anything_is_signed_with_it(
+    new_users: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "PUBLISHED_FIRST_SECONDS", 1)
+    kid = parts_of(new_users).ring.rotate()
+    parts_of(new_users).ring._read_at = float("-inf")
+    published = new_users.client.get("/.well-known/jwks.json").get_json()["keys"]
+    assert kid in {key["kid"] for key in published}
+    assert jwt.get_unverified_header(new_users.sign_in(ADMIN, ADMIN_PASSWORD).token)["kid"] != kid
+    time.sleep(1)
+    assert jwt.get_unverified_header(new_users.sign_in(ADMIN, ADMIN_PASSWORD).token)["kid"] == kid
+
+
+def test_after_rotation_old_tokens_are_believed_and_new_ones_name_the_new_key(
+    new_users: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "PUBLISHED_FIRST_SECONDS", 0)
     old = new_users.admin
     kid = parts_of(new_users).ring.rotate()
     parts_of(new_users).ring._read_at = float("-inf")
@@ -260,7 +277,10 @@ def test_after_rotation_old_tokens_are_believed_and_new_ones_name_the_new_key(ne
     assert len(new_users.client.get("/.well-known/jwks.json").get_json()["keys"]) == 2
 
 
-def test_another_instance_believes_a_new_key_before_its_ring_is_old(new_users: Driver) -> None:
+def test_another_instance_believes_a_new_key_before_its_ring_is_old(
+    new_users: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "PUBLISHED_FIRST_SECONDS", 0)
     other = Driver.of(parts_of(new_users).config)
     ring = parts_of(new_users).ring
     ring.rotate()
