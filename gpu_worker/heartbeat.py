@@ -12,7 +12,7 @@ from gpu_worker.jobs import Endpoint
 log = logging.getLogger(__name__)
 
 # Changes that follow one another closely (a job ends, the next begins) are told once.
-SETTLE_SECONDS = 0.05
+SETTLE_SECONDS = 0.2
 
 Describe = Callable[[], dict[str, Any]]
 

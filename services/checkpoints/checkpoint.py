@@ -7,19 +7,6 @@ from typing import Any, Self
 from services.checkpoints.filenames import is_pickle
 from services.common.identity import Caller
 
-TYPES = (
-    "Stable-diffusion",
-    "embeddings",
-    "Lora",
-    "hypernetworks",
-    "ControlNet",
-    "VAE",
-    "Upscaler",
-    "FaceRestore",
-    "Segmentation",
-    "Interrogator",
-    "Annotator",
-)
 INITIAL, ACTIVE, DISABLED = STATUSES = ("Initial", "Active", "Disabled")
 DELETING = "Deleting"  # no client sees it: its names are free, its objects are about to go
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
-from services.checkpoints.checkpoint import ACTIVE, DISABLED, STATUSES, TYPES
+from services.checkpoints.checkpoint import ACTIVE, DISABLED, STATUSES
+from services.common.checkpoint_types import CHECKPOINT_TYPES
 from services.common.fields import MISSING, Body, Items, Object, Part, Text, Whole
 from services.common.paging import LARGEST_PAGE
 
@@ -41,7 +42,7 @@ def allowed_list() -> Items:
 class NewCheckpoint(Body):
     """POST /checkpoints."""
 
-    checkpoint_type = Text(required=True, choices=TYPES)
+    checkpoint_type = Text(required=True, choices=CHECKPOINT_TYPES)
     filenames = Items(Part(UploadFile), min_items=1, max_items=MOST_FILES)
     urls = Items(Text(min_length=1, max_length=8192), min_items=1, max_items=MOST_FILES)
     params = Part(Params, load_default=dict)
@@ -74,7 +75,7 @@ class ChangedCheckpoint(Body):
         allow_none=True,
     )
     name = Text(min_length=1, max_length=NAME_CHARACTERS)
-    checkpoint_type = Text(choices=TYPES)
+    checkpoint_type = Text(choices=CHECKPOINT_TYPES)
     params = Part(Params)
     allowed_roles_or_users = allowed_list()
 
@@ -92,7 +93,7 @@ class CheckpointQuery(Schema):
         unknown = EXCLUDE
 
     status = Items(Text(choices=STATUSES))
-    types = Items(Text(choices=TYPES))
+    types = Items(Text(choices=CHECKPOINT_TYPES))
     roles = Items(Text(max_length=256))
     username = Text(max_length=256)
     page = Whole(minimum=1, maximum=2**31, load_default=None)

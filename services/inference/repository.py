@@ -232,6 +232,10 @@ class Jobs:
             return_document=ReturnDocument.AFTER,
         )
 
+    def is_held(self, job_id: str, worker_id: str, attempt: int) -> bool:
+        """Whether this is the current attempt."""
+        return self._jobs.find_one(_held(job_id, worker_id, attempt), {"_id": True}) is not None
+
     def complete(
         self, job_id: str, worker_id: str, attempt: int, images: list[str], timings: dict[str, Any]
     ) -> Job | None:

@@ -89,7 +89,7 @@ class JobRunning:
         self, job_id: str, worker_id: str, attempt: int, images: list[str], timings: dict[str, Any]
     ) -> None:
         """running → succeed. Raises AttemptOver."""
-        if self._jobs.renew(job_id, worker_id, attempt, self._lease_seconds) is None:
+        if not self._jobs.is_held(job_id, worker_id, attempt):
             raise AttemptOver
         # Before the change of state: whoever sees `succeed` finds everything there.
         self._storage.write_output(job_id, raw_output(job_id, images))

@@ -4,6 +4,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
+from services.common.checkpoint_types import CHECKPOINT_TYPES
 from services.common.fields import MISSING, Body, Items, Object, Text, Whole
 from services.common.paging import PageQuery
 from services.inference.states import SHOWN
@@ -18,19 +19,6 @@ TASK_TYPES = (
     "interrogate_deepbooru",
 )
 ENDPOINT_TYPES = ("Async", "Real-time")
-MODEL_TYPES = (
-    "Stable-diffusion",
-    "embeddings",
-    "Lora",
-    "hypernetworks",
-    "ControlNet",
-    "VAE",
-    "Upscaler",
-    "FaceRestore",
-    "Segmentation",
-    "Interrogator",
-    "Annotator",
-)
 
 
 def _file_names() -> Items:
@@ -46,7 +34,7 @@ class CreateInference(Body):
     user_id = Text(load_default=None, allow_none=True, max_length=255)
     inference_type = Text(load_default=None, allow_none=True, choices=ENDPOINT_TYPES)
     task_type = Text(required=True, choices=TASK_TYPES)
-    models = Object(load_default=dict, keys=Text(choices=MODEL_TYPES), values=_file_names())
+    models = Object(load_default=dict, keys=Text(choices=CHECKPOINT_TYPES), values=_file_names())
     filters = Object(load_default=dict)
     sagemaker_endpoint_name = Text(load_default=None, allow_none=True, max_length=255)
     sagemaker_endpoint = Text(load_default=None, allow_none=True, max_length=255)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from services.checkpoints.checkpoint import TYPES
+from services.common.checkpoint_types import CHECKPOINT_TYPES
 from services.common.identity import undeclared_routes
 from tests.checkpoints.conftest import PART, Service, put_parts, safetensors, unique
 
@@ -92,7 +92,7 @@ def test_creating_gives_a_url_for_each_part(service: Service) -> None:
     assert all(upload["upload_id"] in url for url in urls)
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", CHECKPOINT_TYPES)
 def test_every_type_of_the_contract_can_be_created(service: Service, kind: str) -> None:
     assert service.begin(checkpoint_type=kind)["checkpoint"]["type"] == kind
 
@@ -106,7 +106,7 @@ def files(*names: str, **changes: Any) -> dict[str, Any]:
 
 
 PICKLE = "a.pkl is a .pkl file, which can run code when it is loaded: convert it to safetensors first"
-LISTED = ",".join(f'"{one}"' for one in TYPES)
+LISTED = ",".join(f'"{one}"' for one in CHECKPOINT_TYPES)
 TOO_FEW = "array is too short: must have at least 1 elements but instance has 0 elements"
 TOO_LOW = "numeric instance is lower than the required minimum (minimum: 1, found: 0)"
 TOO_HIGH = "numeric instance is greater than the required maximum (maximum: 10000, found: 10001)"
