@@ -46,6 +46,9 @@ def ending_order(names: Sequence[str]) -> list[list[str]]:
     ]
 
 
+WORKER_VARIABLES = ("ENDPOINTS_URL", "INFERENCE_URL", "REDIS_URL", "WORKER_SECRET")
+
+
 @dataclass(frozen=True)
 class Table:
     """The declared processes of one stack."""
@@ -122,7 +125,9 @@ class Table:
     def _worker(self, number: int) -> Program:
         worker_id = f"worker-{number}-{self.run}"
         cache = self.folder / "workers" / str(number)
-        environment = self._environment() | {"WORKER_ID": worker_id, "WORKER_CACHE_DIR": str(cache)}
+        # A GPU worker gets no secret but its own: it may run on somebody else's machine.
+        given = {name: self._environment()[name] for name in WORKER_VARIABLES}
+        environment = given | {"WORKER_ID": worker_id, "WORKER_CACHE_DIR": str(cache)}
         return Program(
             f"worker-{number}",
             _python("gpu_worker"),
