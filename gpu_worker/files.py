@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from gpu_worker.download import download
+from gpu_worker.download import discard, download
 from gpu_worker.errors import Passing, RequestFault
 from gpu_worker.jobs import ModelFile
 
@@ -42,8 +42,9 @@ class FileCache:
     """An LRU of files below `folder`, at most `limit_bytes` in all.
 
     One entry is three files: ``KEY.safetensors``, ``KEY.json`` (its hash; its time of change is when the
-    entry was last used) and ``KEY.lock``. Who uses an entry holds its lock shared; who downloads or evicts
-    it, alone. Locks are the kernel's, so they end with their process.
+    entry was last used) and ``KEY.lock``; an unfinished download is ``KEY.part`` and ``KEY.ranges``. Who uses
+    an entry holds its lock shared; who downloads or evicts it, alone. Locks are the kernel's, so they end
+    with their process.
     """
 
     def __init__(self, folder: Path, limit_bytes: int, session: requests.Session) -> None:
@@ -96,7 +97,7 @@ class FileCache:
             record.write_text(json.dumps({"sha256": sha256, "name": model.name}), encoding="utf-8")
             record.replace(self._path(key, ".json"))
         except RequestFault:
-            part.unlink(missing_ok=True)
+            discard(part)
             raise
         except OSError as error:
             raise Passing(f"checkpoint {model.name} could not be kept on disk: {error.strerror}") from error
@@ -150,8 +151,9 @@ class FileCache:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            for ending in (".json", ".safetensors", ".part"):
+            for ending in (".json", ".safetensors"):
                 self._path(key, ending).unlink(missing_ok=True)
+            discard(self._path(key, ".part"))
         log.info("checkpoint evicted from disk", extra={"file": key})
         return True
 

@@ -90,23 +90,13 @@ def test_a_broken_download_is_resumed_where_it_ended(
     assert ranges == ["", "bytes=100000-", "bytes=150000-"]
 
 
-def test_the_beginning_that_an_ended_process_left_is_used(
-    platform: Platform, tmp_path: Path, make_cache: MakeCache
-) -> None:
-    model = stored(platform, tmp_path, "a", length=5000)
-    cache = make_cache()
-    part = tmp_path / "cache" / f"{files_module._key(model)}.part"
-    part.write_bytes(platform.objects["models/a"][:2000])
-    assert content(cache, model) == platform.objects["models/a"]
-    assert platform.gets == [("models/a", "bytes=2000-")]
-
-
 def test_damaged_content_is_not_kept(platform: Platform, tmp_path: Path, make_cache: MakeCache) -> None:
     model = stored(platform, tmp_path, "a", sha256="0" * 64)
     with pytest.raises(Passing, match="arrived damaged"):
         content(make_cache(), model)
     assert not list((tmp_path / "cache").glob("*.safetensors"))
     assert not list((tmp_path / "cache").glob("*.part"))
+    assert not list((tmp_path / "cache").glob("*.ranges"))
 
 
 @pytest.mark.parametrize(
