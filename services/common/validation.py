@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from flask import Request
+from marshmallow import fields
 from webargs.flaskparser import FlaskParser
 
 from services.common.errors import BadRequest, InvalidBody
@@ -26,6 +27,14 @@ class BodyParser(FlaskParser):
         if not isinstance(body, dict):
             raise InvalidBody
         return body
+
+    def load_querystring(self, req: Request, schema: Any) -> Any:
+        for name, entry in schema.fields.items():
+            asked = entry.data_key or name
+            if not isinstance(entry, fields.List) and len(req.args.getlist(asked)) > 1:
+                sentence = f"the query parameter {asked} is given more than once"
+                raise BadRequest(sentence, errors={asked: [sentence]})
+        return super().load_querystring(req, schema)
 
 
 def _check_storable(value: Any, depth: int = 0) -> None:

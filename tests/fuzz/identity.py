@@ -94,11 +94,6 @@ def install(url: str) -> None:
         return with_what_exists(context.operation.label, body)
 
     @schemathesis.hook
-    def filter_query(context: Any, query: Any) -> bool:
-        """Not the same parameter twice: the first counts, which schemathesis takes for an accepted list."""
-        return not any(isinstance(value, list) and len(value) > 1 for value in (query or {}).values())
-
-    @schemathesis.hook
     def after_call(context: Any, case: Any, response: Any) -> None:
         if case.operation.path != "/auth/token":
             identity.heard(response.status_code)

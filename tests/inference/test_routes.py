@@ -261,7 +261,9 @@ def test_lists_are_filtered_by_what_clients_see(service: Service) -> None:
     assert service.get("/inferences?task_type=rembg").json["data"]["inferences"] == []
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "last_evaluated_key=!!", "status=lost"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1&limit=2", "limit=x", "last_evaluated_key=!!", "status=lost"]
+)
 def test_a_wrong_query_is_told(service: Service, query: str) -> None:
     assert service.get(f"/inferences?{query}").status_code == 400
 
