@@ -8,10 +8,13 @@ from services.common.mongo import Documents, open_database
 from services.common.queues import make_celery
 from services.common.s3 import ObjectStore
 from services.common.service_client import ServiceClient
+from services.inference.attempts_repository import Attempts
 from services.inference.config import Config
 from services.inference.creation import JobCreation
 from services.inference.deletion import EndpointEnd, JobDeletion
 from services.inference.fairness import FairShare
+from services.inference.line_repository import Line
+from services.inference.parts import Parts
 from services.inference.repository import Jobs
 from services.inference.running import JobRunning
 from services.inference.starting import JobStart
@@ -19,17 +22,12 @@ from services.inference.storage import JobStorage
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Parts):
     """What routes and tasks work with."""
 
     config: Config
     database: Documents
     store: ObjectStore
-    jobs: Jobs
-    shares: FairShare
-    storage: JobStorage
-    bells: Bells
-    events: JobEvents
     creation: JobCreation
     start: JobStart
     running: JobRunning
@@ -46,29 +44,29 @@ class Context:
 def open_context(config: Config) -> Context:
     """Wire the parts; connections are made when they are first used."""
     database = open_database(config.mongo, "inference")
-    jobs = Jobs(database)
-    shares = FairShare(database)
     store = ObjectStore(config.s3)
-    storage = JobStorage(store)
-    bells = Bells(make_celery("inference-bells", broker_url=config.redis_url))
-    events = JobEvents(config.redis_url)
+    parts = Parts(
+        jobs=Jobs(database),
+        line=Line(database),
+        attempts=Attempts(database),
+        shares=FairShare(database),
+        storage=JobStorage(store),
+        bells=Bells(make_celery("inference-bells", broker_url=config.redis_url)),
+        events=JobEvents(config.redis_url),
+    )
     secret = config.internal.service_secret
     users, checkpoints, endpoints = (
         ServiceClient("inference", url, secret)
         for url in (config.internal.users_url, config.checkpoints_url, config.endpoints_url)
     )
     return Context(
+        **vars(parts),
         config=config,
         database=database,
         store=store,
-        jobs=jobs,
-        shares=shares,
-        storage=storage,
-        bells=bells,
-        events=events,
-        creation=JobCreation(jobs, users, checkpoints, endpoints),
-        start=JobStart(jobs, shares, storage, bells, events, config.realtime_wait_seconds),
-        running=JobRunning(jobs, shares, storage, bells, events, config.lease_seconds, config.max_attempts),
-        deletion=JobDeletion(jobs, storage, bells, config.lease_seconds),
-        endpoint_end=EndpointEnd(jobs, shares, endpoints, bells, events),
+        creation=JobCreation(parts, users, checkpoints, endpoints),
+        start=JobStart(parts, config.realtime_wait_seconds),
+        running=JobRunning(parts, config.lease_seconds, config.max_attempts),
+        deletion=JobDeletion(parts, config.lease_seconds),
+        endpoint_end=EndpointEnd(parts, endpoints),
     )

@@ -8,7 +8,8 @@ from services.common.identity import Caller
 from services.common.service_client import ServiceClient
 from services.inference.errors import CheckpointsNotFound, EndpointNotAvailable, NoEndpoint
 from services.inference.job_view import NO_VAE_MODEL
-from services.inference.repository import Job, Jobs
+from services.inference.parts import Parts
+from services.inference.records import Job
 
 BUILT_IN_VAES = {"Automatic", "None"}
 
@@ -17,9 +18,9 @@ class JobCreation:
     """Resolves what a request names, and keeps the job."""
 
     def __init__(
-        self, jobs: Jobs, users: ServiceClient, checkpoints: ServiceClient, endpoints: ServiceClient
+        self, parts: Parts, users: ServiceClient, checkpoints: ServiceClient, endpoints: ServiceClient
     ) -> None:
-        self._jobs = jobs
+        self._parts = parts
         self._users = users
         self._checkpoints = checkpoints
         self._endpoints = endpoints
@@ -46,8 +47,8 @@ class JobCreation:
             "request_id": wanted.get("request_id"),
         }
         return create_once(
-            create=lambda job_id: self._jobs.add({"_id": job_id} | job),
-            find=lambda job_id: self._jobs.find(job_id, owner),
+            create=lambda job_id: self._parts.jobs.add({"_id": job_id} | job),
+            find=lambda job_id: self._parts.jobs.find(job_id, owner),
         )
 
     def _owner(self, user_id: str | None, caller: Caller) -> tuple[str, list[str]]:
@@ -104,7 +105,7 @@ class JobCreation:
             if name is not None:
                 raise EndpointNotAvailable(name, owner)
             raise NoEndpoint(str(kind), owner)
-        backlog = self._jobs.backlog([candidate["name"] for candidate in candidates])
+        backlog = self._parts.line.backlog([candidate["name"] for candidate in candidates])
 
         def load(candidate: dict[str, Any]) -> tuple[bool, float]:
             counts = backlog[candidate["name"]]

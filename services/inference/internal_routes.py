@@ -93,7 +93,7 @@ def release(body: dict[str, Any], job_id: str) -> Response:
 @for_services
 def backlog(body: dict[str, Any]) -> dict[str, Any]:
     """How many jobs wait and run at each endpoint."""
-    return _parts().jobs.backlog(body["endpoints"])
+    return _parts().line.backlog(body["endpoints"])
 
 
 @blueprint.route("/jobs-using", methods=["POST"])

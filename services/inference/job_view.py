@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.common.times import as_text
-from services.inference.repository import Job
+from services.inference.records import Job
 from services.inference.states import Status, shown
 from services.inference.storage import JobStorage, result_file
 

@@ -13,7 +13,7 @@ from services.common.web import ServiceBlueprint, read_json_object
 from services.inference.context import Context
 from services.inference.errors import AlreadyFinished, InferenceNotFound
 from services.inference.job_view import created_view, job_view, started_view
-from services.inference.repository import Job
+from services.inference.records import Job
 from services.inference.schemas import (
     ABOUT_THE_JOB,
     CreatedShape,
@@ -47,7 +47,7 @@ def _visible(job_id: str) -> Job:
 
 def _shown(job: Job) -> dict[str, Any]:
     parts = _parts()
-    return job_view(job, parts.storage, parts.jobs.position(job))
+    return job_view(job, parts.storage, parts.line.position(job))
 
 
 @blueprint.route("/inferences", methods=["POST"])
@@ -129,7 +129,7 @@ def cancel_inference(job_id: str) -> dict[str, Any]:
     if cancelled is None:
         raise AlreadyFinished(job_id, (parts.jobs.find(job_id, owner=None) or job)["status"])
     parts.bells.cancel(job_id)
-    parts.events.publish(job_id, {"status": cancelled["status"], "progress": None})
+    parts.tell(cancelled)
     return _shown(cancelled)
 
 

@@ -4,17 +4,15 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from services.common.bells import Bells
 from services.common.errors import BadRequest
-from services.common.events import JobEvents
 from services.common.times import now
 from services.inference.errors import AttemptOver
-from services.inference.fairness import FairShare
 from services.inference.job_view import raw_output
-from services.inference.repository import Job, Jobs
+from services.inference.parts import Parts
+from services.inference.records import Job
 from services.inference.schemas import IMAGE_NAME
 from services.inference.states import Status
-from services.inference.storage import JobStorage, result_file
+from services.inference.storage import result_file
 
 LONGEST_REASON = 1000
 
@@ -22,21 +20,8 @@ LONGEST_REASON = 1000
 class JobRunning:
     """The life of a job between claim and end; every change names the attempt that makes it."""
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        shares: FairShare,
-        storage: JobStorage,
-        bells: Bells,
-        events: JobEvents,
-        lease_seconds: int,
-        max_attempts: int,
-    ) -> None:
-        self._jobs = jobs
-        self._shares = shares
-        self._storage = storage
-        self._bells = bells
-        self._events = events
+    def __init__(self, parts: Parts, lease_seconds: int, max_attempts: int) -> None:
+        self._parts = parts
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
 
@@ -50,18 +35,20 @@ class JobRunning:
             return []
         claimed = [first]
         while len(claimed) < room:
-            alike = self._jobs.claim(worker_id, first["endpoint"], self._lease_seconds, first["batch_key"])
+            alike = self._parts.line.claim(
+                worker_id, first["endpoint"], self._lease_seconds, first["batch_key"]
+            )
             if alike is None:
                 break
             claimed.append(alike)
-        self._shares.claimed(first["endpoint"], first["rank"])
+        self._parts.shares.claimed(first["endpoint"], first["rank"])
         for job in claimed:
-            self._tell(job)
+            self._parts.tell(job)
         return [self._for_worker(job) for job in claimed]
 
     def _claim_first(self, worker_id: str, endpoints: list[str]) -> Job | None:
-        for endpoint in self._jobs.lines(endpoints):
-            if job := self._jobs.claim(worker_id, endpoint, self._lease_seconds):
+        for endpoint in self._parts.line.lines(endpoints):
+            if job := self._parts.line.claim(worker_id, endpoint, self._lease_seconds):
                 return job
         return None
 
@@ -71,49 +58,49 @@ class JobRunning:
         changes: dict[str, Any] = {"progress": progress}
         if report["event"]:
             changes[f"timeline.{report['event']}"] = _moment(report["at"])
-        job = self._jobs.renew(job_id, worker_id, attempt, self._lease_seconds, changes)
+        job = self._parts.attempts.renew(job_id, worker_id, attempt, self._lease_seconds, changes)
         if job is None:
             raise AttemptOver
-        self._tell(job)
+        self._parts.tell(job)
 
     def upload_urls(self, job_id: str, worker_id: str, attempt: int, files: list[str]) -> dict[str, str]:
         """URLs for results, valid no longer than the lease that this renews. Raises AttemptOver."""
         for name in files:
             if name != result_file(job_id) and not re.fullmatch(IMAGE_NAME, name):
                 raise BadRequest(f"{name[:60]} is no name of a result")
-        if self._jobs.renew(job_id, worker_id, attempt, self._lease_seconds) is None:
+        if self._parts.attempts.renew(job_id, worker_id, attempt, self._lease_seconds) is None:
             raise AttemptOver
-        return self._storage.result_upload_urls(job_id, files, self._lease_seconds)
+        return self._parts.storage.result_upload_urls(job_id, files, self._lease_seconds)
 
     def complete(
         self, job_id: str, worker_id: str, attempt: int, images: list[str], timings: dict[str, Any]
     ) -> None:
         """running → succeed. Raises AttemptOver."""
-        if not self._jobs.is_held(job_id, worker_id, attempt):
+        if not self._parts.attempts.is_held(job_id, worker_id, attempt):
             raise AttemptOver
         # Before the change of state: whoever sees `succeed` finds everything there.
-        self._storage.write_output(job_id, raw_output(job_id, images))
-        job = self._jobs.complete(job_id, worker_id, attempt, images, timings)
+        self._parts.storage.write_output(job_id, raw_output(job_id, images))
+        job = self._parts.attempts.complete(job_id, worker_id, attempt, images, timings)
         if job is None:
             raise AttemptOver
-        self._tell(job)
+        self._parts.tell(job)
 
     def fail(self, job_id: str, worker_id: str, attempt: int, kind: str, message: str) -> None:
         """The request's fault fails the job, any other gives it another attempt. Raises AttemptOver."""
         reason = message if len(message) <= LONGEST_REASON else message[: LONGEST_REASON - 3] + "..."
         if kind == "request":
-            job = self._jobs.fail(job_id, worker_id, attempt, reason)
+            job = self._parts.attempts.fail(job_id, worker_id, attempt, reason)
         else:
-            job = self._jobs.retry(job_id, worker_id, attempt, reason, self._max_attempts)
+            job = self._parts.attempts.retry(job_id, worker_id, attempt, reason, self._max_attempts)
         self._given_on(job)
 
     def release(self, job_id: str, worker_id: str, attempt: int) -> None:
         """running → queued by a worker that stops. Raises AttemptOver."""
-        self._given_on(self._jobs.release(job_id, worker_id, attempt))
+        self._given_on(self._parts.attempts.release(job_id, worker_id, attempt))
 
     def requeue_expired(self) -> int:
         """Take jobs from workers that went silent; how many."""
-        changed = self._jobs.requeue_expired(self._max_attempts)
+        changed = self._parts.attempts.requeue_expired(self._max_attempts)
         for job in changed:
             self._given_on(job)
         return len(changed)
@@ -122,16 +109,13 @@ class JobRunning:
         if job is None:
             raise AttemptOver
         if job["status"] == Status.QUEUED:
-            self._bells.ring(job["endpoint"])
-        self._tell(job)
-
-    def _tell(self, job: Job) -> None:
-        self._events.publish(job["_id"], {"status": job["status"], "progress": job.get("progress")})
+            self._parts.bells.ring(job["endpoint"])
+        self._parts.tell(job)
 
     def _for_worker(self, job: Job) -> dict[str, Any]:
         files = [
             {name: model[name] for name in ("type", "name", "id", "size", "etag", "sha256")}
-            | {"url": self._storage.model_url(model["key"])}
+            | {"url": self._parts.storage.model_url(model["key"])}
             for model in job["models"]
             if "key" in model
         ]
@@ -147,7 +131,7 @@ class JobRunning:
             "endpoint": job["endpoint"],
             "task_type": job["task_type"],
             "request_id": job.get("request_id"),
-            "parameters_url": self._storage.parameters_url(job, "worker"),
+            "parameters_url": self._parts.storage.parameters_url(job, "worker"),
             "seed": job["seed"],
             "models": files + built_in,
         }

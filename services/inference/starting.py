@@ -2,15 +2,12 @@
 
 from typing import Any
 
-from services.common.bells import Bells
 from services.common.errors import BadRequest
-from services.common.events import JobEvents
 from services.inference.errors import AlreadyFinished, ParametersMissing, StillRunning
-from services.inference.fairness import FairShare
 from services.inference.parameters import read_parameters, summarise
-from services.inference.repository import Job, Jobs
+from services.inference.parts import Parts
+from services.inference.records import Job
 from services.inference.states import Status
-from services.inference.storage import JobStorage
 
 NEEDS_CHECKPOINT = {"txt2img", "img2img"}
 
@@ -18,20 +15,8 @@ NEEDS_CHECKPOINT = {"txt2img", "img2img"}
 class JobStart:
     """created → queued, once; Real-time jobs are then waited for."""
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        shares: FairShare,
-        storage: JobStorage,
-        bells: Bells,
-        events: JobEvents,
-        wait_seconds: int,
-    ) -> None:
-        self._jobs = jobs
-        self._shares = shares
-        self._storage = storage
-        self._bells = bells
-        self._events = events
+    def __init__(self, parts: Parts, wait_seconds: int) -> None:
+        self._parts = parts
         self._wait_seconds = wait_seconds
 
     def start(self, job: Job, actor: str) -> Job:
@@ -41,18 +26,18 @@ class JobStart:
         """
         if job["status"] == Status.CREATED:
             self._check_models(job)
-            content = self._storage.read_parameters(job)
+            content = self._parts.storage.read_parameters(job)
             if content is None:
                 raise ParametersMissing
             model_ids = [model["id"] for model in job["models"]]
             summary = summarise(job["task_type"], read_parameters(content), model_ids)
-            rank = self._shares.next_rank(job["endpoint"], job["user"])
-            queued = self._jobs.queue(job["_id"], actor, summary, rank)
+            rank = self._parts.shares.next_rank(job["endpoint"], job["user"])
+            queued = self._parts.jobs.queue(job["_id"], actor, summary, rank)
             if queued is not None:
-                self._bells.ring(queued["endpoint"])
+                self._parts.bells.ring(queued["endpoint"])
                 return queued
         # Somebody else started it meanwhile, or long ago.
-        current = self._jobs.find(job["_id"], owner=None) or job
+        current = self._parts.jobs.find(job["_id"], owner=None) or job
         if current["status"] == Status.CANCELLED:
             raise AlreadyFinished(job["_id"], current["status"])
         return current
@@ -60,10 +45,10 @@ class JobStart:
     def wait(self, job_id: str) -> Job:
         """The finished job. Raises StillRunning when it takes longer than the gateway waits."""
         job: Job | None = None
-        for event in self._events.listen(job_id, self._wait_seconds):
+        for event in self._parts.events.listen(job_id, self._wait_seconds):
             if event is not None and not Status(event["status"]).is_final:
                 continue
-            job = self._jobs.find(job_id, owner=None)
+            job = self._parts.jobs.find(job_id, owner=None)
             if job is None or Status(job["status"]).is_final:
                 break
         if job is None or not Status(job["status"]).is_final:

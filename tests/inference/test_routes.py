@@ -109,7 +109,7 @@ def test_a_started_job_waits_in_line_and_starts_only_once(service: Service) -> N
         "endpoint_name": ENDPOINT["name"],
         "output_path": f"s3://{service.context.config.s3.bucket}/sagemaker_output/{first}.out",
     }
-    assert service.context.jobs.backlog([ENDPOINT["name"]]) == {
+    assert service.context.line.backlog([ENDPOINT["name"]]) == {
         ENDPOINT["name"]: {"waiting": 2, "running": 0}
     }
 

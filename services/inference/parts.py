@@ -1,0 +1,29 @@
+"""What every change of a job's life works with: repositories, storage, bells and events."""
+
+from dataclasses import dataclass
+
+from services.common.bells import Bells
+from services.common.events import JobEvents
+from services.inference.attempts_repository import Attempts
+from services.inference.fairness import FairShare
+from services.inference.line_repository import Line
+from services.inference.records import Job
+from services.inference.repository import Jobs
+from services.inference.storage import JobStorage
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The truth (jobs, line, attempts, shares), the objects, and those who are told."""
+
+    jobs: Jobs
+    line: Line
+    attempts: Attempts
+    shares: FairShare
+    storage: JobStorage
+    bells: Bells
+    events: JobEvents
+
+    def tell(self, job: Job) -> None:
+        """Those who wait for the job hear how it stands."""
+        self.events.publish(job["_id"], {"status": job["status"], "progress": job.get("progress")})
