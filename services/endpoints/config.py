@@ -63,6 +63,9 @@ class Config:
         default=120.0,
         parse=_above_zero,
     )
+    bucket: str = setting(
+        "S3_BUCKET", "the platform's bucket: SageMaker's answers go there", default="sdfleet"
+    )
     log_level: str = setting("LOG_LEVEL", "least level of log lines", default="INFO")
 
     @classmethod

@@ -55,7 +55,10 @@ def candidates(body: dict[str, Any]) -> dict[str, Any]:
         wired().controller.wake(found[0])
     observed = wired().backend.observe(found)
     return {
-        "endpoints": [endpoint | {"instance_count": observed[endpoint["_id"]].ready} for endpoint in found]
+        "endpoints": [
+            endpoint | {"instance_count": observed[endpoint["_id"]].ready} | wired().address(endpoint)
+            for endpoint in found
+        ]
     }
 
 

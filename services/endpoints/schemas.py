@@ -176,6 +176,9 @@ class Candidate(Schema):
     status = fields.String()
     roles = fields.List(fields.String())
     instance_count = fields.Integer()
+    sagemaker_endpoint_name = fields.String(allow_none=True)
+    sagemaker_output_path = fields.String(allow_none=True)
+    sagemaker_failure_path = fields.String(allow_none=True)
 
 
 class Candidates(Schema):

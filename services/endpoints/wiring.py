@@ -11,10 +11,11 @@ from services.endpoints.autoscaling import Policy
 from services.endpoints.backends import local
 from services.endpoints.backends.local import LocalBackend
 from services.endpoints.backends.protocol import Backend
+from services.endpoints.backends.sagemaker import names
 from services.endpoints.config import Config
 from services.endpoints.creation import Creation, Directory
 from services.endpoints.life import Controller
-from services.endpoints.repository import Endpoints
+from services.endpoints.repository import Endpoint, Endpoints
 from services.endpoints.workers import Workers
 
 SERVICE = "endpoints"
@@ -33,6 +34,16 @@ class Wiring:
     directory: Directory
     creation: Creation
     controller: Controller
+    bucket: str
+
+    def address(self, endpoint: Endpoint) -> dict[str, str | None]:
+        """Where SageMaker takes the endpoint's jobs and puts its answers; nowhere for other backends."""
+        there = endpoint["backend"] == names.NAME
+        return {
+            "sagemaker_endpoint_name": names.sagemaker_name(endpoint) if there else None,
+            "sagemaker_output_path": names.output_path(self.bucket) if there else None,
+            "sagemaker_failure_path": names.failure_path(self.bucket) if there else None,
+        }
 
 
 def wire(config: Config) -> Wiring:
@@ -51,7 +62,7 @@ def wire(config: Config) -> Wiring:
         config.creation_seconds,
     )
     creation = Creation(endpoints, backend, local.NAME, directory)
-    return Wiring(database, endpoints, workers, backend, directory, creation, controller)
+    return Wiring(database, endpoints, workers, backend, directory, creation, controller, config.bucket)
 
 
 def wired() -> Wiring:
