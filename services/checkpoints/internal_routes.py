@@ -3,9 +3,10 @@
 from typing import Any
 
 from services.checkpoints.checkpoint import Viewer
-from services.checkpoints.schemas import Resolved, ResolveRequest
+from services.checkpoints.schemas import NamesOfType, Resolved, ResolveRequest, UsableNames
 from services.checkpoints.wiring import current_parts
 from services.common.identity import for_services
+from services.common.paging import LARGEST_PAGE
 from services.common.web import ServiceBlueprint
 
 blp = ServiceBlueprint("internal", __name__, description="For the other services")
@@ -38,3 +39,13 @@ def resolve(body: dict[str, Any]) -> dict[str, Any]:
         "models": [found[one] for one in asked if one in found],
         "missing": [{"type": kind, "name": name} for kind, name in asked if (kind, name) not in found],
     }
+
+
+@blp.route("/internal/usable", methods=["POST"])
+@blp.arguments(NamesOfType)
+@blp.response(200, UsableNames)
+@for_services
+def usable(body: dict[str, Any]) -> dict[str, Any]:
+    """The names of the Active files of a type that the user may use, newest first."""
+    viewer = Viewer(body["username"], tuple(body["roles"]), body["see_all"])
+    return {"names": current_parts().repository.usable_names(viewer, body["type"], LARGEST_PAGE)}

@@ -127,6 +127,11 @@ class Repository(WorkRecords, MoveRecords):
             return []
         return self._all({"$and": [{"status": ACTIVE}, {"$or": asked}, visible_to(viewer)]})
 
+    def usable_names(self, viewer: Viewer, kind: str, limit: int) -> list[str]:
+        """The names of the Active files of a type that the viewer may use, newest first."""
+        query = {"$and": [{"status": ACTIVE, "type": kind}, visible_to(viewer)]}
+        return [name for checkpoint in self._all(query, limit=limit) for name in checkpoint.names][:limit]
+
     def stalled(self, before: datetime) -> list[Checkpoint]:
         """Uploads that nobody touched since `before`."""
         return self._all(

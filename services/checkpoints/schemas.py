@@ -208,3 +208,18 @@ class Resolved(Schema):
 
     models = fields.List(fields.Nested(FoundModel))
     missing = fields.List(fields.Nested(MissingModel))
+
+
+class NamesOfType(Body):
+    """POST /internal/usable."""
+
+    username = Text(required=True)
+    roles = Items(Text(), load_default=list)
+    see_all = fields.Boolean(load_default=False)
+    type = Text(required=True, choices=CHECKPOINT_TYPES)
+
+
+class UsableNames(Schema):
+    """File names, newest first."""
+
+    names = fields.List(fields.String())

@@ -29,7 +29,7 @@ def failure(
 
 
 @functools.cache
-def enveloped(data_schema: type[Schema] | None) -> type[Schema]:
+def enveloped(data_schema: type[Schema] | fields.Field | None) -> type[Schema]:
     """The schema of an envelope around `data_schema`, for the OpenAPI document."""
     members: dict[str, Any] = {
         "statusCode": fields.Integer(required=True),
@@ -37,5 +37,8 @@ def enveloped(data_schema: type[Schema] | None) -> type[Schema]:
     }
     if data_schema is None:
         return Schema.from_dict(members, name="Envelope")
+    if isinstance(data_schema, fields.Field):
+        title = data_schema.metadata["title"]
+        return Schema.from_dict(members | {"data": data_schema}, name=f"{title}Envelope")
     members["data"] = fields.Nested(data_schema)
     return Schema.from_dict(members, name=f"{data_schema.__name__}Envelope")

@@ -15,6 +15,7 @@ from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask_smorest import Api, Blueprint
 from marshmallow import Schema
+from marshmallow.fields import Field
 from pymongo.errors import ConnectionFailure
 from redis.exceptions import ConnectionError as RedisConnectionError
 from werkzeug.exceptions import HTTPException
@@ -42,14 +43,15 @@ class ServiceBlueprint(Blueprint):
     def answers(
         self,
         status: int,
-        data: type[Schema] | None = None,
+        data: type[Schema] | Field | None = None,
         message: str = "OK",
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """The route answers `status` with what its view returns, dumped by `data`, in the envelope.
 
-        A view that returns a finished Response (another status, an empty 204) is left alone.
+        A field in place of a schema is for data that is no object; it goes out as the view returns it. A view
+        that returns a finished Response (another status, an empty 204) is left alone.
         """
-        shape = data() if data is not None else None
+        shape = data() if isinstance(data, type) else None
 
         def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
             def enveloped_view(*args: Any, **kwargs: Any) -> Response:
@@ -58,6 +60,8 @@ class ServiceBlueprint(Blueprint):
                     return result
                 if status == 204:
                     return Response(status=204)
+                if isinstance(data, Field):
+                    return answer(status, message, result)
                 return answer(status, message, shape.dump(result) if shape is not None else None)
 
             enveloped_view.__dict__.update(view.__dict__)

@@ -32,6 +32,7 @@ class Context(Parts):
     start: JobStart
     running: JobRunning
     deletion: JobDeletion
+    checkpoints: ServiceClient
     endpoint_end: EndpointEnd
 
     def prepare(self) -> None:
@@ -68,5 +69,6 @@ def open_context(config: Config) -> Context:
         start=JobStart(parts, config.realtime_wait_seconds),
         running=JobRunning(parts, config.lease_seconds, config.max_attempts),
         deletion=JobDeletion(parts, config.lease_seconds),
+        checkpoints=checkpoints,
         endpoint_end=EndpointEnd(parts, endpoints),
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from services.common.checkpoint_types import CHECKPOINT_TYPES
 from services.common.fields import MISSING, Body, Items, Object, Text, Whole
@@ -71,7 +71,20 @@ class ListInferences(PageQuery):
     endpoint = Text(load_default=None, max_length=255)
 
 
+class UploadQuery(Schema):
+    """Where a client wants to put a file of its own."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    key = Text(load_default=None, max_length=2048)
+    s3_bucket_name = Text(load_default=None, max_length=255)
+
+
 # answers
+
+MODEL_NAMES = fields.List(fields.String(), metadata={"title": "ModelNames"})
+UPLOAD_URL = fields.String(metadata={"title": "UploadUrl"})
 
 
 class ModelShape(Schema):

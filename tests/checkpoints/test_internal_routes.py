@@ -65,3 +65,28 @@ def test_users_may_not_ask(service: Service) -> None:
             service.call("POST", "/internal/resolve", {"username": "ann", "models": {}}, who).status_code
             == 401
         )
+
+
+def usable(service: Service, kind: str = "Lora", **who: Any) -> list[str]:
+    body = {"username": "ann", "roles": ["artists"], "see_all": False, "type": kind} | who
+    answer = service.call("POST", "/internal/usable", body, service.keys.service())
+    assert answer.status_code == 200, answer.text
+    return list(answer.json["names"])
+
+
+def test_the_usable_names_of_a_type_are_those_of_its_active_files_newest_first(service: Service) -> None:
+    active = service.active(allowed_roles_or_users=["artists"])
+    private = service.active(allowed_roles_or_users=[])
+    service.upload()
+    disabled = service.active()
+    service.call("PUT", f"/checkpoints/{disabled.id}", {"status": "Disabled"})
+    ours = {active.name, private.name, disabled.name}
+
+    def found(**who: Any) -> list[str]:
+        return [name for name in usable(service, **who) if name in ours]
+
+    assert found() == [private.name, active.name]
+    assert found(username="bob") == [active.name]
+    assert found(username="bob", roles=[]) == []
+    assert found(username="bob", roles=[], see_all=True) == [private.name, active.name]
+    assert found(kind="VAE") == []
