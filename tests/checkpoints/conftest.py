@@ -212,3 +212,9 @@ def service(start_service: Callable[..., Service], parts: Infrastructure) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REDIS_URL", parts.redis_url)  # Celery's application reads it when it is first used
         yield start_service()
+
+
+def one_file(**changes: Any) -> dict[str, Any]:
+    """A body that creates a checkpoint of one file."""
+    file = {"filename": unique(), "parts_number": 1}
+    return {"checkpoint_type": "Lora", "filenames": [file], "params": {}} | changes

@@ -5,15 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 
 from services.checkpoints import tasks
+from services.checkpoints.checkpoint import IMPORTING, VERIFYING
 from stack.infrastructure import Infrastructure
-from tests.checkpoints.conftest import Service, safetensors
+from tests.checkpoints.conftest import Service, pickled, safetensors, unique
 from tests.checkpoints.faults import MIB, Halting, Platform, running_platform, wait_until
 from tests.checkpoints.source import Source, running_source
 
@@ -65,7 +65,8 @@ def test_the_import_of_a_killed_celery_worker_goes_on_in_the_next_and_nothing_le
     halting.go_on.set()
     second = celery(service)
     try:
-        time.sleep(service.parts.config.lease_seconds)  # the dead worker's lease
+        # once the dead worker's lease is over
+        wait_until(lambda: checkpoint_id in service.parts.repository.unfinished_work([IMPORTING]))
         tasks.go_on.apply_async()
         wait_until(lambda: service.status(checkpoint_id) == "Active")
     finally:
@@ -77,6 +78,37 @@ def test_the_import_of_a_killed_celery_worker_goes_on_in_the_next_and_nothing_le
     assert storage.open_uploads("") == []
     (key,) = [key for key in storage.objects.keys_under("") if checkpoint_id in key]
     assert storage.objects.read(key, 10**9) == CONTENT
+
+
+def converting(pid: int) -> bool:
+    """Whether a process of this worker converts a pickle now."""
+    children = psutil.Process(pid).children(recursive=True)
+    return any("convert_pickle.py" in " ".join(child.cmdline()) for child in children)
+
+
+def test_the_conversion_of_a_killed_celery_worker_is_done_again_by_the_next(
+    start_service: Callable[..., Service], parts: Infrastructure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", parts.redis_url)
+    service = start_service()
+    storage = service.parts.storage
+    first = celery(service)
+    uploaded = service.upload(pickled((1.5, 2.5), "emb_params"), name=unique("old", ".ckpt"))
+    assert service.complete(uploaded).status_code == 202
+    wait_until(lambda: converting(first.pid))
+    kill_tree(first.pid)
+    first.wait()
+    second = celery(service)
+    try:
+        wait_until(lambda: uploaded.id in service.parts.repository.unfinished_work([VERIFYING]))
+        tasks.go_on.apply_async()
+        wait_until(lambda: service.status(uploaded.id) == "Active")
+    finally:
+        kill_tree(second.pid)
+        second.wait()
+    (key,) = [key for key in storage.objects.keys_under("") if uploaded.id in key]
+    assert key.endswith(".safetensors")
+    assert storage.open_uploads(key.rpartition("/")[0]) == []
 
 
 # The whole stack: kill what supervisord starts again.
