@@ -2,17 +2,22 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from PIL import Image
 
-from gpu_worker.architecture import Family
+from gpu_worker import noise
+from gpu_worker.conditioning import Conditioning
+from gpu_worker.denoising import Guidance, Hooks, Step, denoise
 from gpu_worker.device import is_lost_device, is_out_of_memory
 from gpu_worker.errors import Dropped, JobFault, MachineFault, RequestFault
 from gpu_worker.loading import Vae
 from gpu_worker.pipelines import LoadedCheckpoint
-from gpu_worker.samplers import Sampling, make_scheduler
+from gpu_worker.plan import ImageRequest, Plan
+from gpu_worker.prompt_encoding import encode_prompts
+from gpu_worker.samplers import make_scheduler
 
 log = logging.getLogger(__name__)
 
@@ -20,30 +25,40 @@ log = logging.getLogger(__name__)
 DECODED_PIXELS = 1024 * 1024
 REASON_LENGTH = 200
 
-# Called after every denoising step with the steps done, counted as the request counts them.
-OnStep = Callable[[int], None]
+
+# Called after every evaluation of the model with the steps done and a way to look at the latents.
+OnStep = Callable[[Step], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRequest:
-    """One picture: its texts and the seed of its own noise, so that it does not depend on its neighbours."""
+class Canvas:
+    """What a task may make its start from: `noise` is (pictures, channels, height / 8, width / 8) in fp32.
 
-    prompt: str
-    negative_prompt: str
-    seed: int
+    `requests` may be only some of those given to `generate`: a batch that does not fit is halved.
+    `scheduler` has its timesteps set.
+    """
+
+    checkpoint: LoadedCheckpoint
+    vae: Vae
+    requests: Sequence[ImageRequest]
+    plan: Plan
+    scheduler: Any
+    noise: torch.Tensor
+    conditioning: Conditioning
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What all pictures of a batch share; requests of several jobs with equal plans may be batched."""
+class Start:
+    """Where denoising begins: `latents` as noisy as `step` of the plan's steps wants them."""
 
-    sampling: Sampling
-    steps: int
-    cfg_scale: float
-    width: int
-    height: int
-    eta: float = 0.0
-    clip_skip: int = 1
+    latents: torch.Tensor
+    step: int = 0
+    hooks: Hooks = field(default_factory=Hooks)
+
+
+def from_noise(canvas: Canvas) -> Start:
+    """The start of a picture that is made from text alone."""
+    return Start(canvas.noise * canvas.scheduler.init_noise_sigma)
 
 
 def generate(
@@ -52,6 +67,7 @@ def generate(
     requests: Sequence[ImageRequest],
     plan: Plan,
     on_step: OnStep = lambda _step: None,
+    begin: Callable[[Canvas], Start] = from_noise,
 ) -> list[Image.Image]:
     """Pictures of `plan.width` x `plan.height` pixels, one for each request, in their order.
 
@@ -59,8 +75,21 @@ def generate(
     Raises `RequestFault` when a single picture does not fit or the model makes no numbers, `MachineFault` for
     a lost GPU.
     """
+
+    def part(some: Sequence[ImageRequest]) -> list[Image.Image]:
+        latents = sample(checkpoint, vae, some, plan, on_step, begin)
+        return decode(checkpoint, vae, latents)
+
+    return in_halves(part, requests, plan)
+
+
+def in_halves(
+    make: Callable[[Sequence[ImageRequest]], list[Any]], requests: Sequence[ImageRequest], plan: Plan
+) -> list[Any]:
+    """What `make` returns for all requests, called with fewer at a time when memory does not suffice."""
     try:
-        return _generate_at_once(checkpoint, vae, requests, plan, on_step)
+        with torch.inference_mode():
+            return make(requests)
     except (Dropped, JobFault):
         raise
     except Exception as error:
@@ -76,78 +105,64 @@ def generate(
         )
     half = len(requests) // 2
     log.warning("out of memory, the batch is halved", extra={"batch": len(requests)})
-    first = generate(checkpoint, vae, requests[:half], plan, on_step)
-    return first + generate(checkpoint, vae, requests[half:], plan, on_step)
+    return in_halves(make, requests[:half], plan) + in_halves(make, requests[half:], plan)
 
 
-def _generate_at_once(
+def sample(
     checkpoint: LoadedCheckpoint,
     vae: Vae,
     requests: Sequence[ImageRequest],
     plan: Plan,
     on_step: OnStep,
-) -> list[Image.Image]:
+    begin: Callable[[Canvas], Start] = from_noise,
+) -> torch.Tensor:
+    """Finished latents (requests, channels, height / 8, width / 8)."""
     # 1. A fresh scheduler: they keep state between steps.
-    pipeline = checkpoint.pipeline
-    pipeline.scheduler = make_scheduler(plan.sampling, checkpoint.description.components["scheduler"])
+    unet = checkpoint.pipeline.unet
+    scheduler = make_scheduler(plan.sampling, checkpoint.description.components["scheduler"])
+    scheduler.set_timesteps(plan.steps, device=unet.device)
 
-    # 2. The noise comes from the CPU, so that a seed makes the same picture on every machine.
-    generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
-
-    def after_step(
-        pipe: object, index: int, _timestep: object, _tensors: dict[str, object]
-    ) -> dict[str, object]:
-        # Second-order samplers take about two evaluations for one step of the request.
-        evaluations = pipe.num_timesteps  # type: ignore[attr-defined]
-        on_step(max(1, (index + 1) * plan.steps // evaluations))
-        return {}
+    # 2. Texts and noise; the noise comes from the CPU, so that a seed makes the same picture everywhere.
+    conditioning = encode_prompts(checkpoint, requests, plan)
+    generators = [noise.generator(request.seed) for request in requests]
+    shape = (vae.config.latent_channels, plan.height // vae_scale(vae), plan.width // vae_scale(vae))
+    drawn = torch.stack([noise.draw(shape, generator) for generator in generators]).to(unet.device)
 
     # 3. Denoise.
-    with torch.inference_mode():
-        latents = pipeline(
-            prompt=[request.prompt for request in requests],
-            negative_prompt=[request.negative_prompt for request in requests],
-            num_inference_steps=plan.steps,
-            guidance_scale=plan.cfg_scale,
-            width=plan.width,
-            height=plan.height,
-            eta=plan.eta,
-            clip_skip=_clip_skip(checkpoint, plan),
-            generator=generators,
-            output_type="latent",
-            callback_on_step_end=after_step,
-        ).images
-        # 4. Decode.
-        return _decode(checkpoint, vae, latents)
+    start = begin(Canvas(checkpoint, vae, requests, plan, scheduler, drawn, conditioning))
+    return denoise(
+        unet,
+        scheduler,
+        start.latents,
+        conditioning,
+        Guidance(plan.cfg_scale),
+        generators,
+        steps=plan.steps,
+        start=start.step,
+        options={"eta": plan.eta},
+        hooks=replace(start.hooks, on_step=start.hooks.on_step or on_step),
+    )
 
 
-def _decode(checkpoint: LoadedCheckpoint, vae: Vae, latents: torch.Tensor) -> list[Image.Image]:
+def vae_scale(vae: Vae) -> int:
+    """Pixels of a picture for each latent along a side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def decode(checkpoint: LoadedCheckpoint, vae: Vae, latents: torch.Tensor) -> list[Image.Image]:
+    """Pictures of finished latents; raises `RequestFault` when they hold what is no number."""
     if not bool(torch.isfinite(latents).all()):
         raise RequestFault(
             f"checkpoint {checkpoint.name} made values that are not numbers: it is damaged or needs other "
             "parameters"
         )
     processor = checkpoint.pipeline.image_processor
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    pixels = latents.shape[-1] * latents.shape[-2] * scale * scale
+    pixels = latents.shape[-1] * latents.shape[-2] * vae_scale(vae) ** 2
     images: list[Image.Image] = []
     for part in latents.split(max(1, DECODED_PIXELS // pixels)):
         decoded = vae.decode(part.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         images += processor.postprocess(decoded, output_type="pil")
     return images
-
-
-def _clip_skip(checkpoint: LoadedCheckpoint, plan: Plan) -> int | None:
-    """WebUI's 1 means the last layer, diffusers' None; SDXL always uses its last but one."""
-    if plan.clip_skip == 1 or checkpoint.family is Family.SDXL:
-        return None
-    layers = checkpoint.description.components["text_encoder"]["num_hidden_layers"]
-    if plan.clip_skip > layers:
-        raise RequestFault(
-            f"CLIP_stop_at_last_layers must be at most {layers} for checkpoint {checkpoint.name}, not "
-            f"{plan.clip_skip}"
-        )
-    return plan.clip_skip - 1
 
 
 def _as_fault(error: Exception) -> Exception:

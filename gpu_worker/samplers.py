@@ -17,7 +17,6 @@ from diffusers import (
     LCMScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
-    SchedulerMixin,
     UniPCMultistepScheduler,
 )
 
@@ -139,7 +138,7 @@ def _check_pair(sampler: str, schedule: str) -> None:
         raise RequestFault(f"scheduler {schedule!r} does not go with sampler_name {sampler!r}")
 
 
-def make_scheduler(sampling: Sampling, base_config: Mapping[str, Any]) -> SchedulerMixin:
+def make_scheduler(sampling: Sampling, base_config: Mapping[str, Any]) -> Any:
     """A fresh scheduler (they hold state) on the checkpoint's noise schedule and prediction type."""
     sampler = SAMPLERS[sampling.sampler]
     config = {

@@ -9,13 +9,15 @@ from typing import Any
 from PIL import Image
 
 from gpu_worker import VERSION, infotext
+from gpu_worker.denoising import Step
 from gpu_worker.errors import RequestFault
-from gpu_worker.generation import ImageRequest, Plan, generate
+from gpu_worker.generation import generate
 from gpu_worker.jobs import Job, ModelFile
 from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_image
 from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
+from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.prompts import prompt_warnings, refuse_networks
-from gpu_worker.tasks import Picture, TaskContext, TaskResult
+from gpu_worker.tasks import Picture, Progress, TaskContext, TaskResult
 
 CHECKPOINT_TYPE = "Stable-diffusion"
 VAE_TYPE = "VAE"
@@ -39,13 +41,17 @@ def run(context: TaskContext) -> TaskResult:
     context.progress.start(request.image_count, request.steps)
     for requests in _batches(request):
         context.progress.check()
-        on_step = partial(context.progress.step, finished=len(images), batch=len(requests))
+        on_step = partial(_report, context.progress, finished=len(images), batch=len(requests))
         images += generate(checkpoint, model, requests, plan_of(request), on_step)
 
     # 4. What the pictures say about themselves.
     texts = [_infotext(request, seed, checkpoint, vae) for seed in request.seeds]
     pictures = [Picture(image, text) for image, text in zip(images, texts, strict=True)]
     return TaskResult(pictures, _info(request, checkpoint, vae, texts))
+
+
+def _report(progress: Progress, step: Step, finished: int, batch: int) -> None:
+    progress.step(step.done, finished=finished, batch=batch)
 
 
 def plan_of(request: TextToImage) -> Plan:

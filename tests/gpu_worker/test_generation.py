@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from gpu_worker.denoising import Step
 from gpu_worker.device import Device
 from gpu_worker.errors import Cancelled, MachineFault, RequestFault
-from gpu_worker.generation import ImageRequest, Plan, generate
+from gpu_worker.generation import generate
 from gpu_worker.loading import load_checkpoint
 from gpu_worker.pipelines import LoadedCheckpoint
+from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.samplers import choose_sampling
 
 PLAN = Plan(choose_sampling("Euler a", None), steps=2, cfg_scale=5, width=64, height=64)
@@ -67,8 +69,8 @@ def test_a_lost_gpu_is_the_machines_fault(
 def test_a_stop_ends_the_loop_after_the_step(checkpoint: LoadedCheckpoint) -> None:
     seen: list[int] = []
 
-    def stop(step: int) -> None:
-        seen.append(step)
+    def stop(step: Step) -> None:
+        seen.append(step.done)
         raise Cancelled
 
     with pytest.raises(Cancelled):

@@ -6,9 +6,10 @@ import pytest
 
 from gpu_worker.device import Device
 from gpu_worker.errors import RequestFault
-from gpu_worker.generation import ImageRequest, Plan, generate
+from gpu_worker.generation import generate
 from gpu_worker.loading import load_checkpoint
 from gpu_worker.pipelines import LoadedCheckpoint
+from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.samplers import SAMPLERS, choose_sampling, make_scheduler
 from gpu_worker.single_file import SCHEDULER_CONFIG
 
@@ -27,7 +28,13 @@ def test_every_sampler_makes_a_picture_in_the_steps_that_were_asked(
 ) -> None:
     steps: list[int] = []
     plan = Plan(choose_sampling(name, None), steps=4, cfg_scale=5, width=64, height=64)
-    images = generate(checkpoint, checkpoint.pipeline.vae, [ImageRequest("a", "", 1)], plan, steps.append)
+    images = generate(
+        checkpoint,
+        checkpoint.pipeline.vae,
+        [ImageRequest("a", "", 1)],
+        plan,
+        lambda step: steps.append(step.done),
+    )
     assert images[0].size == (64, 64)
     assert steps == sorted(steps)
     assert steps[-1] == 4
