@@ -33,7 +33,8 @@ base_path=${BASE_PATH:-prod}
 base_path=${base_path#/}
 base_path=${base_path%/}
 check BASE_PATH "$base_path" '[A-Za-z0-9_-]+' "must be one path segment of letters, digits, _ and -"
-for resource in ping auth users roles api-keys audit checkpoint checkpoints endpoint endpoints inference inferences; do
+for resource in ping auth users roles api-keys audit checkpoint checkpoints endpoint endpoints inference inferences \
+    dataset datasets model models train trains training trainings; do
     [ "$base_path" != "$resource" ] || fail "BASE_PATH must not be the name of a resource"
 done
 
@@ -88,7 +89,7 @@ mkdir -p "$output/temp"
 chmod 755 "$output/temp" 2>/dev/null || true
 
 write_upstreams() {
-    for name in users checkpoints endpoints inference; do
+    for name in users checkpoints endpoints inference datasets; do
         variable=$(echo "$name" | tr '[:lower:]' '[:upper:]')_UPSTREAM
         eval "servers=\${$variable:-}"
         [ -n "$servers" ] || fail "set $variable: the servers of $name, as 'server users:8000 resolve;'"

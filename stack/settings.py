@@ -16,6 +16,7 @@ DEFAULT_PORTS = {
     "checkpoints": 8102,
     "endpoints": 8103,
     "inference": 8104,
+    "datasets": 8105,
     "mongodb": 27117,
     "redis": 6479,
     "s3": 8333,

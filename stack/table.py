@@ -33,6 +33,7 @@ SERVICES = (
     Service("checkpoints"),
     Service("endpoints"),
     Service("inference"),
+    Service("datasets"),
 )
 
 

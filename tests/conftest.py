@@ -92,6 +92,7 @@ def environment(parts: Infrastructure, keys: Keys) -> Callable[..., dict[str, st
             "CHECKPOINTS_URL": "http://127.0.0.1:1",
             "ENDPOINTS_URL": "http://127.0.0.1:1",
             "INFERENCE_URL": "http://127.0.0.1:1",
+            "DATASETS_URL": "http://127.0.0.1:1",
         } | more
 
     return make

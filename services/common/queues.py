@@ -13,8 +13,9 @@ PERIODIC = {
     "endpoints.reconcile": ("endpoints", 2.0),
     "checkpoints.go_on": ("checkpoints", 15.0),
     "checkpoints.abort_stalled_uploads": ("checkpoints", 300.0),
+    "datasets.go_on": ("datasets", 15.0),
 }
-SERVICE_QUEUES = ("checkpoints", "endpoints", "inference")
+SERVICE_QUEUES = ("checkpoints", "endpoints", "inference", "datasets")
 
 
 def make_celery(name: str, queue: str | None = None, broker_url: str | None = None) -> Celery:

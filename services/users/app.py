@@ -100,6 +100,7 @@ def make_parts(config: Config, database: Documents) -> Parts:
                 "checkpoints": config.checkpoints_url,
                 "endpoints": config.endpoints_url,
                 "inference": config.inference_url,
+                "datasets": config.datasets_url,
             }
         ),
     )

@@ -14,9 +14,8 @@ from tests.gateway.conftest import Services
 from tests.gateway.running import HOST, Gateway, gateway, render
 from tests.users.driver import ADMIN_KEY
 
-UPSTREAMS = {
-    f"{name}_UPSTREAM": "server 127.0.0.1:9;" for name in ("USERS", "CHECKPOINTS", "ENDPOINTS", "INFERENCE")
-}
+SERVICES = ("USERS", "CHECKPOINTS", "ENDPOINTS", "INFERENCE", "DATASETS")
+UPSTREAMS = {f"{name}_UPSTREAM": "server 127.0.0.1:9;" for name in SERVICES}
 
 
 def nginx_accepts(folder: Path) -> bool:

@@ -28,6 +28,10 @@ TO_STAND_INS = {
         "/inference/generate-s3-presigned-url-for-uploading?key=a%2Fb",
     ),
     "/inference/run-model-merge": ("inference", "/inference/run-model-merge"),
+    "/datasets/x/items": ("datasets", "/datasets/x/items"),
+    "/dataset": ("datasets", "/datasets"),
+    "/dataset/x/data?a=1": ("datasets", "/datasets/x/data?a=1"),
+    "/violet%20stars/data": ("datasets", "/datasets/violet%20stars/data"),
     "/checkpoints/a%20b%3Fc": ("checkpoints", "/checkpoints/a%20b%3Fc"),
     "/checkpoints//x/../y": ("checkpoints", "/checkpoints/y"),
 }
@@ -62,7 +66,7 @@ def test_every_other_path_is_not_found(gate: Gateway, path: str) -> None:
 
 def test_every_location_of_the_gateway_is_in_these_tests() -> None:
     text = (HERE / "locations.conf.template").read_text()
-    named = set(re.findall(r"^location (?:=|~) \^?/([a-z.-]+)", text, re.MULTILINE))
+    named = set(re.findall(r"^location (?:=|~) \^?/([a-z.-]+|\[\^/\]\+/data)", text, re.MULTILINE))
     assert named == {
         *(
             "healthz",
@@ -77,6 +81,7 @@ def test_every_location_of_the_gateway_is_in_these_tests() -> None:
             "audit",
         ),
         *("checkpoints", "checkpoint", "endpoints", "endpoint", "inferences", "inference"),
+        *("datasets", "dataset", "[^/]+/data"),
     }
 
 
