@@ -15,6 +15,12 @@ class PasswordSettings:
     at_once: int = setting(
         "PASSWORD_HASHES_AT_ONCE", "hashes that one process computes at once", default=2, parse=int
     )
+    waiting: int = setting(
+        "PASSWORD_HASHES_WAITING",
+        "requests that wait for their hash in one process; fewer than WEB_THREADS, or sign-ins hold it up",
+        default=8,
+        parse=int,
+    )
     minimum_length: int = setting(
         "PASSWORD_MINIMUM_LENGTH", "shortest password that a new one may be", default=1, parse=int
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from services.common.errors import ApiError, BadRequest, Forbidden
+from services.common.errors import ApiError, BadRequest, Forbidden, Unavailable
 from services.common.identity import PERMISSIONS
 
 
@@ -79,6 +79,12 @@ class WrongOldPassword(BadRequest):
 
 class TooManyKeys(BadRequest):
     message = "you have as many API keys as one user may have, delete one first"
+
+
+class TooManySignIns(Unavailable):
+    """So many passwords are being checked that another would hold up everybody's requests."""
+
+    message = "too many sign-ins at this moment, please try again"
 
 
 class TooManyAttempts(ApiError):

@@ -7,6 +7,7 @@ from typing import Any
 from services.common.errors import Unauthorized
 from services.common.times import now
 from services.users.credentials_repository import CredentialsRepository
+from services.users.errors import TooManySignIns
 from services.users.passwords import Passwords
 from services.users.repository import Repository
 from services.users.throttling import SignInThrottle
@@ -35,7 +36,7 @@ class Sessions:
         self._life = timedelta(days=refresh_days)
 
     def sign_in(self, username: str, password: str, address: str) -> Issued:
-        """Tokens for a right password. Raises Unauthorized or TooManyAttempts."""
+        """Tokens for a right password. Raises Unauthorized, TooManyAttempts, TooManySignIns."""
         user = self.check_password(username, password, address)
         session_id = uuid.uuid4().hex
         token, moment = new_refresh_token(), now()
@@ -56,7 +57,12 @@ class Sessions:
         """The user whose password this is; the way for an unknown user is as long as for a known one."""
         self._throttle.begin(username, address)
         user = self._repository.user(username)
-        if not self._passwords.right(password, user["password_hash"] if user else None) or user is None:
+        try:
+            is_right = self._passwords.right(password, user["password_hash"] if user else None)
+        except TooManySignIns:
+            self._throttle.undone(username, address)
+            raise
+        if not is_right or user is None:
             raise Unauthorized
         self._throttle.succeeded(username, address)
         if self._passwords.outdated(user["password_hash"]):

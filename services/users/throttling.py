@@ -35,6 +35,12 @@ class SignInThrottle:
             [self._pair(username, address)], [self._user(username), self._address(address)]
         )
 
+    def undone(self, username: str, address: str) -> None:
+        """The password was not looked at: this attempt was none."""
+        self._repository.forget_attempts(
+            [], [self._pair(username, address), self._user(username), self._address(address)]
+        )
+
     def _count(self, counter: str, limit: int) -> None:
         ends = now() + timedelta(seconds=self._settings.window_seconds)
         try:
