@@ -1,10 +1,10 @@
-"""``python -m gpu_worker``: runs one worker until it is told to stop."""
+"""``python -m gpu_worker [serve]``: runs one worker, or SageMaker's front, until it is told to stop."""
 
 import logging
 import os
 import sys
 
-from gpu_worker.config import ConfigError, WorkerConfig
+from gpu_worker.config import ConfigError, ServeConfig, WorkerConfig
 from gpu_worker.errors import MachineFault
 from gpu_worker.logs import configure_logging
 
@@ -12,13 +12,33 @@ EXIT_WRONG_SETTINGS = 2
 EXIT_MACHINE_FAULT = 3
 
 
-def main() -> int:
+USAGE = "usage: python -m gpu_worker          claims jobs from the inference service\n"
+USAGE += "       python -m gpu_worker serve    answers SageMaker's /ping and /invocations\n"
+
+
+def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 after a stop, 2 for wrong settings, 3 when it should be started anew."""
+    if arguments not in ([], ["serve"]):
+        sys.stderr.write(USAGE)
+        return EXIT_WRONG_SETTINGS
     try:
-        config = WorkerConfig.from_env()
+        return serve(ServeConfig.from_env()) if arguments else work(WorkerConfig.from_env())
     except ConfigError as error:
         sys.stderr.write(f"gpu_worker: {error}\n")
         return EXIT_WRONG_SETTINGS
+
+
+def serve(config: ServeConfig) -> int:
+    """Answers SageMaker."""
+    configure_logging(config.log_level, config.worker_id)
+    from gpu_worker.serve import Server
+
+    Server(config).run()
+    return 0
+
+
+def work(config: WorkerConfig) -> int:
+    """Claims jobs."""
     configure_logging(config.log_level, config.worker_id)
 
     # Importing torch and diffusers takes seconds; wrong settings are said before.
@@ -35,7 +55,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(sys.argv[1:])
     logging.shutdown()
     # Not sys.exit: it would wait for an upload that hangs and for torch's slow end.
     os._exit(code)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 GIGABYTE = 10**9
 SECRET_LENGTH = 32
@@ -16,21 +17,27 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerConfig:
-    """Settings of one worker process; sizes in bytes, times in seconds."""
+class EngineConfig:
+    """What every front needs; sizes in bytes, times in seconds."""
 
-    endpoints_url: str
-    inference_url: str
-    redis_url: str
-    worker_secret: str
     worker_id: str
-    instance_type: str | None
-    slots: int
     cache_dir: Path
     disk_cache_bytes: int
     memory_cache_bytes: int | None
     grace_seconds: float
     log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig(EngineConfig):
+    """Settings of a process that claims jobs."""
+
+    endpoints_url: str
+    inference_url: str
+    redis_url: str
+    worker_secret: str
+    instance_type: str | None
+    slots: int
     heartbeat_seconds: float = 2.0
     claim_seconds: float = 2.0
 
@@ -38,23 +45,44 @@ class WorkerConfig:
     def from_env(cls, environment: Mapping[str, str] | None = None) -> "WorkerConfig":
         """Reads the variables that ``docs/internals.md`` lists; raises `ConfigError`."""
         environment = os.environ if environment is None else environment
-        memory = environment.get("WORKER_MEMORY_CACHE_GB")
         return cls(
             endpoints_url=_url(environment, "ENDPOINTS_URL"),
             inference_url=_url(environment, "INFERENCE_URL"),
             redis_url=_required(environment, "REDIS_URL"),
             worker_secret=_secret(environment),
-            worker_id=environment.get("WORKER_ID") or f"{socket.gethostname()}-{secrets.token_hex(4)}",
             instance_type=environment.get("WORKER_INSTANCE_TYPE") or None,
             slots=int(_number(environment, "WORKER_SLOTS", 4, minimum=1)),
-            cache_dir=Path(environment.get("WORKER_CACHE_DIR") or "~/.cache/sdfleet").expanduser(),
-            disk_cache_bytes=int(_number(environment, "WORKER_DISK_CACHE_GB", 50, minimum=0) * GIGABYTE),
-            memory_cache_bytes=int(_number(environment, "WORKER_MEMORY_CACHE_GB", 0, minimum=0) * GIGABYTE)
-            if memory
-            else None,
-            grace_seconds=_number(environment, "WORKER_GRACE_SECONDS", 20, minimum=0),
-            log_level=(environment.get("LOG_LEVEL") or "INFO").upper(),
+            **_engine(environment),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig(EngineConfig):
+    """Settings of a process that answers SageMaker on `port`: it knows no address and no secret of ours."""
+
+    port: int
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> "ServeConfig":
+        """Reads the variables that ``docs/internals.md`` lists; raises `ConfigError`."""
+        environment = os.environ if environment is None else environment
+        # SageMaker's own variable; it asks port 8080 unless it has set another one.
+        port = _number(environment, "SAGEMAKER_BIND_TO_PORT", 8080, minimum=1)
+        return cls(port=int(port), **_engine(environment))
+
+
+def _engine(environment: Mapping[str, str]) -> dict[str, Any]:
+    memory = environment.get("WORKER_MEMORY_CACHE_GB")
+    return {
+        "worker_id": environment.get("WORKER_ID") or f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        "cache_dir": Path(environment.get("WORKER_CACHE_DIR") or "~/.cache/sdfleet").expanduser(),
+        "disk_cache_bytes": int(_number(environment, "WORKER_DISK_CACHE_GB", 50, minimum=0) * GIGABYTE),
+        "memory_cache_bytes": int(_number(environment, "WORKER_MEMORY_CACHE_GB", 0, minimum=0) * GIGABYTE)
+        if memory
+        else None,
+        "grace_seconds": _number(environment, "WORKER_GRACE_SECONDS", 20, minimum=0),
+        "log_level": (environment.get("LOG_LEVEL") or "INFO").upper(),
+    }
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import requests
 
-from gpu_worker import limits
 from gpu_worker.client import ServiceClient
 from gpu_worker.errors import (
     AttemptLost,
@@ -17,7 +16,6 @@ from gpu_worker.errors import (
     MachineFault,
     Passing,
     Released,
-    RequestFault,
     ServiceRefused,
     ServiceUnreachable,
 )
@@ -25,6 +23,7 @@ from gpu_worker.files import FileCache
 from gpu_worker.jobs import Endpoint, Job
 from gpu_worker.lease import Lease
 from gpu_worker.logs import log_ids
+from gpu_worker.parameter_file import read_parameters
 from gpu_worker.parameters import parse_document
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.publisher import Publisher, fail_quietly
@@ -36,8 +35,6 @@ log = logging.getLogger(__name__)
 ROOM = 1
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 8.0
-PARAMETER_TIMEOUT = (3.05, 30.0)
-PARAMETER_ATTEMPTS = 3
 
 
 class Loop:
@@ -175,7 +172,7 @@ class Loop:
 
     def _compute(self, job: Job, lease: Lease) -> tuple[dict[str, Any], TaskResult]:
         task = find_task(job.task_type, self._tasks)
-        parameters = parse_document(self._read_parameters(job))
+        parameters = parse_document(read_parameters(self._session, job.parameters_url))
         lease.mark("parameters_at")
         context = TaskContext(
             job=job,
@@ -187,25 +184,6 @@ class Loop:
         result = task(context)
         lease.mark("decoded_at")
         return parameters, result
-
-    def _read_parameters(self, job: Job) -> bytes:
-        """The parameter file, read no further than its limit."""
-        for attempt in range(PARAMETER_ATTEMPTS):
-            try:
-                with self._session.get(
-                    job.parameters_url, stream=True, timeout=PARAMETER_TIMEOUT
-                ) as response:
-                    if response.status_code == 404:
-                        raise RequestFault(
-                            "the parameters of the job are not in storage: upload them before the start"
-                        )
-                    if response.ok:
-                        return _read_bounded(response)
-                    log.warning("parameters not given", extra={"status": response.status_code})
-            except requests.RequestException as error:
-                log.warning("parameters not read", extra={"reason": type(error).__name__})
-            time.sleep(FIRST_PAUSE_SECONDS * attempt)
-        raise Passing("the parameters of the job could not be read from storage")
 
     def _drop(self, lease: Lease, reason: Dropped) -> None:
         log.info("job dropped", extra={"reason": type(reason).__name__})
@@ -253,12 +231,3 @@ class _Progress:
         """Announces the pictures to the service and to the upload."""
         self._lease.prepare_uploads(result_files(self._lease.job, images))
         self._lease.start(images, steps)
-
-
-def _read_bounded(response: requests.Response) -> bytes:
-    content = response.raw.read(limits.MAX_PARAMETER_BYTES + 1, decode_content=True)
-    if len(content) > limits.MAX_PARAMETER_BYTES:
-        raise RequestFault(
-            f"the parameters must have at most {limits.MAX_PARAMETER_BYTES} bytes, they have more"
-        )
-    return bytes(content)

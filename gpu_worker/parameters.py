@@ -108,12 +108,12 @@ def parse_document(content: bytes) -> dict[str, Any]:
         raise RequestFault(f"the parameters are not valid JSON: {str(error)[:120]}") from None
     if not isinstance(document, dict):
         raise RequestFault(f"the parameters must be a JSON object, not {shown(document)}")
-    _check_depth(document)
+    check_depth(document)
     return document
 
 
-def _check_depth(document: dict[str, Any]) -> None:
-    """Demands what recursive code can walk, level by level."""
+def check_depth(document: dict[str, Any]) -> None:
+    """Demands what recursive code can walk, level by level; raises `RequestFault`."""
     level: list[Any] = [document]
     for _depth in range(MAX_DEPTH):
         containers = [value for value in level if isinstance(value, dict | list)]

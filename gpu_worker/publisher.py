@@ -10,14 +10,7 @@ from gpu_worker.client import ServiceClient
 from gpu_worker.errors import Dropped, Passing, ServiceRefused, ServiceUnreachable
 from gpu_worker.lease import Lease
 from gpu_worker.logs import log_ids
-from gpu_worker.results import (
-    Uploader,
-    encode_parameters,
-    encode_png,
-    image_names,
-    parameter_name,
-    summary,
-)
+from gpu_worker.results import Uploader, encode_files, image_names, summary
 from gpu_worker.tasks import TaskResult
 
 log = logging.getLogger(__name__)
@@ -66,8 +59,7 @@ class Publisher:
 
     def _store(self, lease: Lease, parameters: Mapping[str, Any], result: TaskResult) -> None:
         job, names = lease.job, image_names(len(result.pictures))
-        files = {name: encode_png(picture) for name, picture in zip(names, result.pictures, strict=True)}
-        files[parameter_name(job)] = encode_parameters(parameters, result)
+        files = encode_files(job, parameters, result)
         lease.mark("encoded_at")
 
         def ask_urls(wanted: list[str]) -> Mapping[str, str]:

@@ -45,6 +45,13 @@ def result_files(job: Job, count: int) -> list[str]:
     return [*image_names(count), parameter_name(job)]
 
 
+def encode_files(job: Job, parameters: Mapping[str, Any], result: TaskResult) -> dict[str, bytes]:
+    """The contents of every file of a result, by name."""
+    names = image_names(len(result.pictures))
+    files = {name: encode_png(picture) for name, picture in zip(names, result.pictures, strict=True)}
+    return files | {parameter_name(job): encode_parameters(parameters, result)}
+
+
 def encode_png(picture: Picture) -> bytes:
     """A PNG with the infotext in its ``parameters`` text, where the WebUI keeps it."""
     text = PngInfo()

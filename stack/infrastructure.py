@@ -64,7 +64,7 @@ def _running(program: Program, folder: Path) -> Iterator[subprocess.Popen[bytes]
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | program.environment,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     try:
         yield process
@@ -77,6 +77,6 @@ def _log(folder: Path, program: Program) -> Path:
     return folder / f"{program.name}.log"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: be killed when the test process ends in whatever way."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
