@@ -17,6 +17,7 @@ from services.checkpoints.schemas import (
     CheckpointQuery,
     CheckpointShape,
     CreatedCheckpoint,
+    NamedChange,
     NewCheckpoint,
     OneCheckpoint,
     UploadList,
@@ -113,6 +114,19 @@ def get_checkpoint(checkpoint_id: str) -> dict[str, Any]:
 @requires("checkpoint:update")
 def update_checkpoint(body: dict[str, Any], checkpoint_id: str) -> Response:
     """Complete the uploads, disable, re-enable, rename or edit."""
+    return _update(checkpoint_id, body)
+
+
+@blp.route("/checkpoints", methods=["PUT"])
+@blp.arguments(NamedChange)
+@blp.answers(200, OneCheckpoint)
+@requires("checkpoint:update")
+def update_named_checkpoint(body: dict[str, Any]) -> Response:
+    """The same with `checkpoint_id` in the body: how older clients send it."""
+    return _update(body.pop("checkpoint_id"), body)
+
+
+def _update(checkpoint_id: str, body: dict[str, Any]) -> Response:
     parts = current_parts()
     checkpoint = apply_changes(parts, current_caller(), _own(checkpoint_id), body)
     dumped = CheckpointShape().dump(shown(checkpoint, parts.storage))

@@ -80,6 +80,12 @@ class ChangedCheckpoint(Body):
     allowed_roles_or_users = allowed_list()
 
 
+class NamedChange(ChangedCheckpoint):
+    """PUT /checkpoints, as older clients send it: the id in the body."""
+
+    checkpoint_id = Text(required=True, min_length=1, max_length=256)
+
+
 class CheckpointIds(Body):
     """DELETE /checkpoints."""
 

@@ -15,6 +15,7 @@ EVERY_ROUTE = [
     ("DELETE", "/checkpoints", "checkpoint:delete"),
     ("GET", "/checkpoints/x", "checkpoint:list"),
     ("PUT", "/checkpoints/x", "checkpoint:update"),
+    ("PUT", "/checkpoints", "checkpoint:update"),
     ("GET", "/checkpoints/x/uploads", "checkpoint:update"),
 ]
 VALID: dict[tuple[str, str], Any] = {
@@ -24,6 +25,7 @@ VALID: dict[tuple[str, str], Any] = {
     },
     ("DELETE", "/checkpoints"): {"checkpoint_id_list": ["x"]},
     ("PUT", "/checkpoints/x"): {"status": "Disabled"},
+    ("PUT", "/checkpoints"): {"checkpoint_id": "x", "status": "Disabled"},
 }
 
 
@@ -70,6 +72,18 @@ def test_disabling_and_enabling(service: Service) -> None:
     for status in ("Disabled", "Disabled", "Active", "Active"):
         answer = service.call("PUT", path, {"status": status})
         assert (answer.status_code, answer.json["checkpoint"]["status"]) == (200, status)
+
+
+def test_older_clients_name_the_checkpoint_in_the_body(service: Service) -> None:
+    checkpoint_id = service.active().id
+    answer = service.call("PUT", "/checkpoints", {"checkpoint_id": checkpoint_id, "status": "Disabled"})
+    assert answer.status_code == 200
+    assert answer.json["data"]["checkpoint"] == answer.json["checkpoint"]
+    assert service.status(checkpoint_id) == "Disabled"
+    absent = service.call("PUT", "/checkpoints", {"checkpoint_id": str(uuid.uuid4()), "status": "Disabled"})
+    assert absent.status_code == 404
+    without = service.call("PUT", "/checkpoints", {"status": "Disabled"})
+    assert without.json["message"] == 'object has missing required properties (["checkpoint_id"])'
 
 
 def test_an_unfinished_checkpoint_cannot_be_disabled(service: Service) -> None:
