@@ -11,6 +11,7 @@ PERIODIC = {
     "inference.requeue_expired_leases": ("inference", 2.0),
     "inference.sweep_deleted": ("inference", 30.0),
     "endpoints.reconcile": ("endpoints", 2.0),
+    "endpoints.synchronise": ("endpoints", 5.0),
     "checkpoints.go_on": ("checkpoints", 15.0),
     "checkpoints.abort_stalled_uploads": ("checkpoints", 300.0),
     "datasets.go_on": ("datasets", 15.0),

@@ -1,8 +1,16 @@
 """Settings of the endpoints service."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from services.common.settings import InternalSettings, MongoSettings, read_settings, secret, setting
+from services.common.settings import (
+    InternalSettings,
+    MongoSettings,
+    SettingsError,
+    read_settings,
+    secret,
+    setting,
+)
+from services.endpoints.states import BackendName
 
 
 def _above_zero(text: str) -> float:
@@ -23,12 +31,94 @@ def _ceilings(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(ceilings.items())
 
 
+def _backends(text: str) -> tuple[str, ...]:
+    """Parse `local,sagemaker`."""
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if unknown := set(names) - set(BackendName):
+        raise ValueError(f"there is no backend {', '.join(sorted(unknown))}, only {', '.join(BackendName)}")
+    return names
+
+
+def _variables(text: str) -> tuple[tuple[str, str], ...]:
+    """Parse `NAME=VALUE,NAME=VALUE`."""
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    if any(not name or not separator for name, separator, _ in pairs):
+        raise ValueError("it must look like NAME=VALUE,NAME=VALUE")
+    return tuple((name, value) for name, _, value in pairs)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+@dataclass(frozen=True)
+class SageMakerSettings:
+    """How endpoints are made at Amazon SageMaker."""
+
+    execution_role_arn: str = setting(
+        "SAGEMAKER_EXECUTION_ROLE_ARN", "the IAM role that SageMaker runs endpoints as", default=""
+    )
+    image_uri: str = setting(
+        "SAGEMAKER_IMAGE_URI",
+        "the worker image in Amazon ECR (without it every endpoint names its own)",
+        default="",
+    )
+    region: str = setting("SAGEMAKER_REGION", "where endpoints run, and their bucket", default="us-east-1")
+    endpoint_url: str = setting("SAGEMAKER_ENDPOINT_URL", "another address than AWS's, for tests", default="")
+    access_key: str = setting(
+        "AWS_ACCESS_KEY_ID", "AWS access key (empty: the AWS default chain)", default=""
+    )
+    secret_key: str = field(
+        default="",
+        repr=False,
+        metadata={"variable": "AWS_SECRET_ACCESS_KEY", "doc": "AWS secret key", "parse": str},
+    )
+    ceilings: tuple[tuple[str, int], ...] = setting(
+        "SAGEMAKER_CAPACITY",
+        "instances that the endpoints of an instance type may have together, as TYPE=N,TYPE=N "
+        "(a type that is not named: as many as AWS's quota lets)",
+        default=(),
+        parse=_ceilings,
+    )
+    creation_seconds: float = setting(
+        "SAGEMAKER_CREATION_SECONDS",
+        "an endpoint that is not in service after so long is Failed",
+        default=3600.0,
+        parse=_above_zero,
+    )
+    startup_seconds: int = setting(
+        "SAGEMAKER_STARTUP_SECONDS",
+        "how long a container may take until it answers, 60 to 3600",
+        default=900,
+        parse=int,
+    )
+    drain_seconds: float = setting(
+        "SAGEMAKER_DRAIN_SECONDS",
+        "how long a deleted endpoint waits for the jobs that run there",
+        default=600.0,
+        parse=_above_zero,
+    )
+    container_environment: tuple[tuple[str, str], ...] = setting(
+        "SAGEMAKER_CONTAINER_ENVIRONMENT",
+        "more settings of the worker image, as NAME=VALUE,NAME=VALUE",
+        default=(),
+        parse=_variables,
+    )
+    subnets: tuple[str, ...] = setting(
+        "SAGEMAKER_SUBNETS", "run endpoints in these subnets of a VPC", default=(), parse=_list
+    )
+    security_groups: tuple[str, ...] = setting(
+        "SAGEMAKER_SECURITY_GROUPS", "the security groups for it", default=(), parse=_list
+    )
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that the endpoints service is told from outside."""
 
     mongo: MongoSettings
     internal: InternalSettings
+    sagemaker: SageMakerSettings
     worker_secret: str = secret("WORKER_SECRET", "signs the GPU workers' calls (32 characters or more)")
     redis_url: str = setting("REDIS_URL", "Celery broker and the counters of rate limits")
     inference_url: str = setting("INFERENCE_URL", "internal base address of the inference service")
@@ -63,6 +153,12 @@ class Config:
         default=120.0,
         parse=_above_zero,
     )
+    backends: tuple[str, ...] = setting(
+        "BACKENDS",
+        "what endpoints may run on, as local,sagemaker: the first is for those that name none",
+        default=(BackendName.LOCAL,),
+        parse=_backends,
+    )
     bucket: str = setting(
         "S3_BUCKET", "the platform's bucket: SageMaker's answers go there", default="sdfleet"
     )
@@ -72,3 +168,8 @@ class Config:
     def from_env(cls) -> "Config":
         """Read the environment."""
         return read_settings(cls)
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError when a backend lacks what it needs."""
+        if BackendName.SAGEMAKER in self.backends and not self.sagemaker.execution_role_arn:
+            raise SettingsError("set SAGEMAKER_EXECUTION_ROLE_ARN: BACKENDS names sagemaker (docs/aws.md)")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from services.common.errors import BadRequest
+from services.common.errors import ApiError, BadRequest
 from services.common.identity import Caller
 from services.common.service_client import ServiceClient
 from services.common.times import now
-from services.endpoints.backends.protocol import Backend
+from services.endpoints.backends.choice import Backends
 from services.endpoints.errors import (
     ActingForSomebodyElse,
     AutoscalingNotSupported,
@@ -43,12 +43,9 @@ class Directory:
 class Creation:
     """Creates endpoints."""
 
-    def __init__(
-        self, endpoints: Endpoints, backend: Backend, backend_name: str, directory: Directory
-    ) -> None:
+    def __init__(self, endpoints: Endpoints, backends: Backends, directory: Directory) -> None:
         self._endpoints = endpoints
-        self._backend = backend
-        self._backend_name = backend_name
+        self._backends = backends
         self._directory = directory
 
     def create(self, endpoint_id: str, body: dict[str, Any], caller: Caller) -> Endpoint:
@@ -56,7 +53,14 @@ class Creation:
         endpoint = self._checked(body, caller)
         name = body["endpoint_name"] or endpoint_id[:SHORT_ID]
         endpoint |= {"_id": endpoint_id, "name": f"esd-{endpoint['endpoint_type'].lower()}-{name}"}
-        self._endpoints.create(endpoint, self._backend.limit(endpoint["instance_type"]))
+        endpoint["backend"], backend = self._backends.choose(body["backend"])
+        endpoint |= backend.prepare(endpoint)
+        self._endpoints.create(endpoint, backend.limit(endpoint["instance_type"]))
+        try:
+            backend.start(endpoint)
+        except ApiError:
+            self._endpoints.withdraw(endpoint_id)
+            raise
         return endpoint
 
     def _checked(self, body: dict[str, Any], caller: Caller) -> Endpoint:
@@ -77,7 +81,6 @@ class Creation:
             "instance_type": body["instance_type"],
             "roles": roles,
             "creator": creator,
-            "backend": self._backend_name,
             "custom_docker_image_uri": body["custom_docker_image_uri"],
             "status": Status.CREATING,
             "error": None,

@@ -53,6 +53,14 @@ class RoleHasEndpoint(BadRequest):
         super().__init__(f"role [{role}] has a valid endpoint already, not allow to have another one")
 
 
+class BackendNotConfigured(BadRequest):
+    """An endpoint was to run on something that this deployment does not have."""
+
+    def __init__(self, name: str, configured: Iterable[str]) -> None:
+        known = ", ".join(configured)
+        super().__init__(f'backend "{name}" is not configured in this deployment, which has: {known}')
+
+
 class NameTaken(BadRequest):
     """Names are unique among the endpoints that are listed."""
 

@@ -53,10 +53,11 @@ def candidates(body: dict[str, Any]) -> dict[str, Any]:
     found = wired().endpoints.candidates(sight, body["endpoint_type"], body["name"])
     if len(found) == 1:
         wired().controller.wake(found[0])
-    observed = wired().backend.observe(found)
+    backends = wired().backends
+    observed = backends.observe(found)
     return {
         "endpoints": [
-            endpoint | {"instance_count": observed[endpoint["_id"]].ready} | wired().address(endpoint)
+            endpoint | {"instance_count": observed[endpoint["_id"]].ready} | backends.address(endpoint)
             for endpoint in found
         ]
     }

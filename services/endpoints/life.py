@@ -7,15 +7,17 @@ from services.common.errors import Unavailable
 from services.common.service_client import ServiceClient
 from services.common.times import now
 from services.endpoints.autoscaling import Policy, Scale, decide
+from services.endpoints.backends.choice import Backends
 from services.endpoints.backends.protocol import Backend, Observed
 from services.endpoints.repository import Endpoint, Endpoints
-from services.endpoints.states import Status
+from services.endpoints.states import SERVING, Status
 
 log = logging.getLogger(__name__)
 
 # A controller that was killed holds its lease no longer than this.
 LEASE_SECONDS = 10.0
 SCALABLE = (Status.IN_SERVICE, Status.UPDATING)
+FOLLOWING = (*SCALABLE, Status.ROLLING_BACK)
 
 
 class Controller:
@@ -24,16 +26,14 @@ class Controller:
     def __init__(
         self,
         endpoints: Endpoints,
-        backend: Backend,
+        backends: Backends,
         inference: ServiceClient,
         policy: Policy,
-        creation_seconds: float,
     ) -> None:
         self._endpoints = endpoints
-        self._backend = backend
+        self._backends = backends
         self._inference = inference
         self._policy = policy
-        self._creation = timedelta(seconds=creation_seconds)
 
     def tick(self) -> None:
         """Everything that is to be looked at regularly; one copy at a time does it."""
@@ -51,28 +51,36 @@ class Controller:
     def reconcile(self) -> None:
         """Bring machines and endpoints' states to what is wanted; asks MongoDB only."""
         live = self._endpoints.live()
-        self._backend.converge(live)
-        observed = self._backend.observe(live)
+        self._backends.converge(live)
+        observed = self._backends.observe(live)
         for endpoint in live:
-            self._advance(endpoint, observed[endpoint["_id"]])
+            backend = self._backends.of(endpoint)
+            if backend is not None:
+                self._advance(endpoint, observed[endpoint["_id"]], backend)
 
-    def _advance(self, endpoint: Endpoint, seen: Observed) -> None:
+    def synchronise(self) -> None:
+        """Ask what takes longer than a request may, and follow the answers."""
+        self._backends.synchronise()
+        self.reconcile()
+
+    def _advance(self, endpoint: Endpoint, seen: Observed, backend: Backend) -> None:
         changed = False
+        late = now() - endpoint["created_at"] > timedelta(seconds=backend.creation_seconds)
         match endpoint["status"]:
+            case status if status in SERVING and seen.failure:
+                changed = self._endpoints.fail(endpoint, seen.failure)
             case Status.CREATING if seen.ready:
                 changed = self._endpoints.in_service(endpoint["_id"])
-            case Status.CREATING if now() - endpoint["created_at"] > self._creation:
-                changed = self._endpoints.fail(endpoint["_id"], self._reason(endpoint))
-            case Status.UPDATING if seen.ready == seen.placed:
+            case Status.CREATING if late:
+                changed = self._endpoints.fail(endpoint, _reason(endpoint, backend))
+            case status if status in FOLLOWING and seen.status not in {None, status}:
+                changed = self._endpoints.follow(endpoint, Status(str(seen.status)))
+            case Status.UPDATING if seen.status is None and seen.ready == seen.placed:
                 changed = self._endpoints.updated(endpoint)
             case Status.DELETING if seen.gone:
                 changed = self._endpoints.finish_deletion(endpoint["_id"])
         if changed:
             log.info("endpoint advanced", extra={"endpoint": endpoint["name"], "was": endpoint["status"]})
-
-    def _reason(self, endpoint: Endpoint) -> str:
-        seconds = round(self._creation.total_seconds())
-        return f"no instance became ready within {seconds} s: {self._backend.shortage(endpoint)}"
 
     # jobs of endpoints that end
 
@@ -109,7 +117,7 @@ class Controller:
         scalable = [
             endpoint
             for endpoint in self._endpoints.live()
-            if endpoint["autoscaling"] and endpoint["status"] in SCALABLE
+            if endpoint["status"] in SCALABLE and self._follows(endpoint)
         ]
         if not scalable:
             return False
@@ -119,6 +127,10 @@ class Controller:
             return False  # nobody knows: nothing changes
         known = [endpoint for endpoint in scalable if endpoint["name"] in loads]
         return sum(self._follow(endpoint, loads[endpoint["name"]]) for endpoint in known) > 0
+
+    def _follows(self, endpoint: Endpoint) -> bool:
+        backend = self._backends.of(endpoint)
+        return bool(endpoint["autoscaling"] and backend is not None and not backend.scales_itself)
 
     def _loads(self, names: list[str]) -> dict[str, int]:
         """Jobs that wait and run at each endpoint. Raises Unavailable."""
@@ -155,6 +167,11 @@ class Controller:
 
     def wake(self, endpoint: Endpoint) -> None:
         """Give a sleeping endpoint its first instance, for the job that is about to come."""
-        asleep = endpoint["autoscaling"] and endpoint["wanted"] == 0 and endpoint["status"] in SCALABLE
-        if asleep and self._scale(endpoint, 1, load=1):
+        asleep = endpoint["wanted"] == 0 and endpoint["status"] in SCALABLE
+        if asleep and self._follows(endpoint) and self._scale(endpoint, 1, load=1):
             self.reconcile()
+
+
+def _reason(endpoint: Endpoint, backend: Backend) -> str:
+    seconds = round(backend.creation_seconds)
+    return f"no instance became ready within {seconds} s: {backend.shortage(endpoint)}"

@@ -43,8 +43,9 @@ class Sight:
 class Limit:
     """How many instances of its type an endpoint may find, and which types there are."""
 
-    instances: int
+    instances: int | None  # None: the backend itself refuses what it does not have
     known_types: Iterable[str]
+    counted: str = "wanted"  # what of an endpoint takes capacity: its instances now, or the most it may have
 
 
 class Endpoints:
@@ -85,29 +86,35 @@ class Endpoints:
                 self._endpoints.insert_one(endpoint, session=session)
             except DuplicateKeyError as error:
                 raise _taken(error, endpoint) from None
-            taken = self._instances_wanted(endpoint["instance_type"], session)
+            if limit.instances is None:
+                return
+            taken, asked = self._instances(endpoint, limit.counted, session), endpoint[limit.counted]
             if taken > limit.instances:
-                before = taken - endpoint["wanted"]
                 raise ResourceLimitExceeded(
-                    endpoint["instance_type"],
-                    limit.instances,
-                    before,
-                    endpoint["wanted"],
-                    limit.known_types,
+                    endpoint["instance_type"], limit.instances, taken - asked, asked, limit.known_types
                 )
 
         with self._database.client.start_session() as session:
             session.with_transaction(keep)
 
-    def _instances_wanted(self, instance_type: str, session: ClientSession) -> int:
-        wanted = self._endpoints.aggregate(
+    def _instances(self, endpoint: Endpoint, counted: str, session: ClientSession) -> int:
+        """Instances of the endpoint's type at its backend, its own among them."""
+        alike = {name: endpoint[name] for name in ("instance_type", "backend")}
+        groups = self._endpoints.aggregate(
             [
-                {"$match": {"instance_type": instance_type, "status": {"$in": SERVING}}},
-                {"$group": {"_id": None, "wanted": {"$sum": "$wanted"}}},
+                {"$match": alike | {"status": {"$in": SERVING}}},
+                {"$group": {"_id": None, "taken": {"$sum": f"${counted}"}}},
             ],
             session=session,
         )
-        return next((int(group["wanted"]) for group in wanted), 0)
+        return next((int(group["taken"]) for group in groups), 0)
+
+    def withdraw(self, endpoint_id: str) -> None:
+        """Creating → Withdrawn: the backend refused it before anybody could use it."""
+        self._change(
+            {"_id": endpoint_id, "status": Status.CREATING, "unconfirmed": True},
+            {"status": Status.WITHDRAWN, "wanted": 0},
+        )
 
     # reading
 
@@ -129,7 +136,7 @@ class Endpoints:
     def candidates(self, sight: Sight, endpoint_type: str | None, name: str | None) -> list[Endpoint]:
         """Those that may take a job now or soon, newest first."""
         query = [
-            {"status": {"$in": [Status.CREATING, Status.IN_SERVICE, Status.UPDATING]}},
+            {"status": {"$in": SERVING}, "unconfirmed": {"$ne": True}},
             sight.query(),
             {"endpoint_type": endpoint_type} if endpoint_type else {},
             _named([name]) if name else {},
@@ -148,7 +155,14 @@ class Endpoints:
         not_yet = [status for status in SHOWN if status != Status.DELETING]
         return self._change(
             {"_id": endpoint_id, "status": {"$in": not_yet}},
-            {"status": Status.DELETING, "wanted": 0, "notify_at": now(), "jobs_moved": False},
+            {
+                "status": Status.DELETING,
+                "wanted": 0,
+                "deleting_at": now(),
+                "notify_at": now(),
+                "jobs_moved": False,
+                "jobs_left": True,
+            },
         )
 
     def finish_deletion(self, endpoint_id: str) -> bool:
@@ -165,10 +179,14 @@ class Endpoints:
             {"status": Status.IN_SERVICE, "ended_at": now()},
         )
 
-    def fail(self, endpoint_id: str, reason: str) -> bool:
-        """Creating → Failed; the jobs that wait for it are moved."""
+    def follow(self, endpoint: Endpoint, status: Status) -> bool:
+        """Between InService, Updating and RollingBack, as the backend says."""
+        return self._change({"_id": endpoint["_id"], "status": endpoint["status"]}, {"status": status})
+
+    def fail(self, endpoint: Endpoint, reason: str) -> bool:
+        """From the state that it was seen in → Failed; the jobs that wait for it are moved."""
         return self._change(
-            {"_id": endpoint_id, "status": Status.CREATING},
+            {"_id": endpoint["_id"], "status": endpoint["status"]},
             {
                 "status": Status.FAILED,
                 "error": reason,
@@ -215,9 +233,10 @@ class Endpoints:
 
     def notified(self, endpoint: Endpoint, jobs_left: bool) -> None:
         """Inference has moved the waiting jobs; it is told twice at least, and until none is left."""
-        update: dict[str, Any] = {"$set": {"jobs_moved": True, "notify_at": now() + NEXT_NOTICE}}
+        told = {"jobs_moved": True, "jobs_left": jobs_left}
+        update: dict[str, Any] = {"$set": told | {"notify_at": now() + NEXT_NOTICE}}
         if endpoint["jobs_moved"] and not jobs_left:
-            update = {"$unset": {"notify_at": ""}}
+            update = {"$set": told, "$unset": {"notify_at": ""}}
         self._endpoints.update_one({"_id": endpoint["_id"], "notify_at": endpoint["notify_at"]}, update)
 
     def forget_notice(self, endpoint: Endpoint) -> None:

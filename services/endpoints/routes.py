@@ -89,7 +89,9 @@ def get_endpoint(name: str) -> dict[str, Any]:
 @requires("sagemaker_endpoint:list")
 def get_instances(name: str) -> dict[str, Any]:
     """The workers of an endpoint and what they do."""
-    instances = wired().backend.instances(_found(name))
+    endpoint = _found(name)
+    backend = wired().backends.of(endpoint)
+    instances = backend.instances(endpoint) if backend else []
     if not current_caller().may("sagemaker_endpoint:all"):
         # A worker serves others too: what it loads and runs for them is theirs.
         instances = [instance | {"loaded": [], "running": []} for instance in instances]
@@ -108,5 +110,5 @@ def _found(name: str) -> repository.Endpoint:
 
 
 def _counted(endpoints: list[repository.Endpoint]) -> list[dict[str, Any]]:
-    observed = wired().backend.observe(endpoints)
+    observed = wired().backends.observe(endpoints)
     return [endpoint | {"instance_count": observed[endpoint["_id"]].ready} for endpoint in endpoints]

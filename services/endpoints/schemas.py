@@ -1,5 +1,6 @@
 """Shapes of the requests and answers of the endpoints service."""
 
+import re
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
@@ -7,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from services.common.fields import MISSING, Body, Flag, Items, Text, Whole
 from services.common.paging import PageQuery
 from services.common.times import as_text
-from services.endpoints.states import EndpointType
+from services.endpoints.states import BackendName, EndpointType
 
 # With "esd-real-time-" before it a name stays within SageMaker's 63 characters.
 LONGEST_NAME = 49
@@ -15,8 +16,22 @@ NAME = validate.Regexp(
     r"([A-Za-z0-9](-*[A-Za-z0-9])*)?\Z",
     error='string "{input}" is not a name: letters, digits and single hyphens between them',
 )
+# The registries of Amazon ECR: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
+ECR_IMAGE = re.compile(
+    r"\d{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"
+    r"/[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
 OLDER_FORM = {"instance_type", "initial_instance_count"}
 NEWER_FORM = {"endpoint_type", "autoscaling_enabled", "assign_to_roles", "creator"}
+
+
+def image(uri: str) -> None:
+    """Raise ValidationError unless the text names an image in Amazon ECR; an empty one names none."""
+    if uri and not ECR_IMAGE.fullmatch(uri):
+        raise ValidationError(
+            f'custom_docker_image_uri "{uri}" is not an image in Amazon ECR: '
+            "it looks like 123456789012.dkr.ecr.us-east-1.amazonaws.com/NAME:TAG"
+        )
 
 
 class NewEndpoint(Body):
@@ -29,7 +44,8 @@ class NewEndpoint(Body):
     autoscaling_enabled = Flag()
     assign_to_roles = Items(Text(min_length=1, max_length=256), min_items=1, max_items=100)
     creator = Text(min_length=1, max_length=256)
-    custom_docker_image_uri = Text(max_length=512, allow_none=True, load_default=None)
+    custom_docker_image_uri = Text(max_length=512, validate=image, allow_none=True, load_default=None)
+    backend = Text(choices=list(BackendName), allow_none=True, load_default=None)
     min_instance_number = Whole(minimum=0, allow_none=True, load_default=None)
     max_instance_number = Whole(minimum=1, allow_none=True, load_default=None)
 
@@ -88,6 +104,7 @@ class Endpoint(Schema):
     error = fields.String(allow_none=True)
     endpoint_type = fields.String()
     owner_group_or_role = fields.List(fields.String(), attribute="roles")
+    backend = fields.String()
 
 
 class EndpointList(Schema):

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """As the API shows them; RollingBack belongs to SageMaker and never occurs on registered workers."""
+    """As the API shows them, but for the last; RollingBack occurs at SageMaker only."""
 
     CREATING = "Creating"
     IN_SERVICE = "InService"
@@ -13,6 +13,8 @@ class Status(StrEnum):
     DELETING = "Deleting"
     DELETED = "Deleted"
     FAILED = "Failed"
+    # Its creation was refused while it was under way: it was never shown, and what was made of it is removed.
+    WITHDRAWN = "Withdrawn"
 
 
 class EndpointType(StrEnum):
@@ -21,6 +23,13 @@ class EndpointType(StrEnum):
     ASYNC = "Async"
     REAL_TIME = "Real-time"
     SERVERLESS = "Serverless"
+
+
+class BackendName(StrEnum):
+    """What endpoints run on."""
+
+    LOCAL = "local"
+    SAGEMAKER = "sagemaker"
 
 
 # These take jobs and machines; a role may have one of each type.

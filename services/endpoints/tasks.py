@@ -32,3 +32,11 @@ def _wiring() -> Wiring:
 def reconcile() -> None:
     """Look after every endpoint; beat asks every two seconds, a missed one is made up by the next."""
     _wiring().controller.tick()
+
+
+@app.task(
+    name="endpoints.synchronise", ignore_result=True, acks_late=True, soft_time_limit=240, time_limit=270
+)
+def synchronise() -> None:
+    """See how endpoints at SageMaker are, make and remove what is to be; beat asks every five seconds."""
+    _wiring().controller.synchronise()

@@ -8,14 +8,17 @@ from flask import current_app
 from services.common.mongo import Documents, open_database
 from services.common.service_client import ServiceClient
 from services.endpoints.autoscaling import Policy
-from services.endpoints.backends import local
+from services.endpoints.backends.choice import Backends
 from services.endpoints.backends.local import LocalBackend
 from services.endpoints.backends.protocol import Backend
 from services.endpoints.backends.sagemaker import names
+from services.endpoints.backends.sagemaker.aws import Aws
+from services.endpoints.backends.sagemaker.backend import SageMakerBackend
+from services.endpoints.backends.sagemaker.repository import Deployments
 from services.endpoints.config import Config
 from services.endpoints.creation import Creation, Directory
 from services.endpoints.life import Controller
-from services.endpoints.repository import Endpoint, Endpoints
+from services.endpoints.repository import Endpoints
 from services.endpoints.workers import Workers
 
 SERVICE = "endpoints"
@@ -30,20 +33,10 @@ class Wiring:
     database: Documents
     endpoints: Endpoints
     workers: Workers
-    backend: Backend
+    backends: Backends
     directory: Directory
     creation: Creation
     controller: Controller
-    bucket: str
-
-    def address(self, endpoint: Endpoint) -> dict[str, str | None]:
-        """Where SageMaker takes the endpoint's jobs and puts its answers; nowhere for other backends."""
-        there = endpoint["backend"] == names.NAME
-        return {
-            "sagemaker_endpoint_name": names.sagemaker_name(endpoint) if there else None,
-            "sagemaker_output_path": names.output_path(self.bucket) if there else None,
-            "sagemaker_failure_path": names.failure_path(self.bucket) if there else None,
-        }
 
 
 def wire(config: Config) -> Wiring:
@@ -51,18 +44,23 @@ def wire(config: Config) -> Wiring:
     database = open_database(config.mongo, SERVICE)
     endpoints = Endpoints(database)
     workers = Workers(database, config.worker_lost_seconds)
-    backend = LocalBackend(workers, dict(config.ceilings))
+    backends = Backends({name: _make(name, config, database, workers) for name in config.backends})
     secret = config.internal.service_secret
     directory = Directory(ServiceClient(SERVICE, config.internal.users_url, secret))
     controller = Controller(
         endpoints,
-        backend,
+        backends,
         ServiceClient(SERVICE, config.inference_url, secret, INFERENCE_TIMEOUT_SECONDS),
         Policy(config.backlog_per_instance, timedelta(seconds=config.cooldown_seconds)),
-        config.creation_seconds,
     )
-    creation = Creation(endpoints, backend, local.NAME, directory)
-    return Wiring(database, endpoints, workers, backend, directory, creation, controller, config.bucket)
+    creation = Creation(endpoints, backends, directory)
+    return Wiring(database, endpoints, workers, backends, directory, creation, controller)
+
+
+def _make(name: str, config: Config, database: Documents, workers: Workers) -> Backend:
+    if name == names.NAME:
+        return SageMakerBackend(Deployments(database), Aws(config.sagemaker), config)
+    return LocalBackend(workers, dict(config.ceilings), config.creation_seconds)
 
 
 def wired() -> Wiring:

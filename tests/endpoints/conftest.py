@@ -15,6 +15,7 @@ from services.endpoints.app import create_app
 from services.endpoints.config import Config
 from services.endpoints.wiring import SERVICE, Wiring
 from tests.conftest import Keys
+from tests.endpoints.aws import IMAGE, ROLE, Aws, running_aws
 from tests.neighbours import Neighbours, neighbours
 
 LOST_SECONDS = 0.6
@@ -62,6 +63,30 @@ def neighbourhood() -> Iterator[Neighbours]:
 def others(neighbourhood: Neighbours) -> Others:
     """The stand-ins as they are at first."""
     return Others(neighbourhood)
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[Aws]:
+    with running_aws() as running:
+        yield running
+
+
+@pytest.fixture()
+def aws(aws_server: Aws) -> Aws:
+    """AWS, where nothing is yet."""
+    aws_server.reset()
+    return aws_server
+
+
+def on_sagemaker(aws: Aws) -> dict[str, str]:
+    """The settings of a deployment that has both backends, SageMaker first."""
+    return {
+        "BACKENDS": "sagemaker,local",
+        "SAGEMAKER_EXECUTION_ROLE_ARN": ROLE,
+        "SAGEMAKER_IMAGE_URI": IMAGE,
+        "SAGEMAKER_ENDPOINT_URL": aws.url,
+        "SAGEMAKER_DRAIN_SECONDS": "3600",
+    }
 
 
 @dataclass

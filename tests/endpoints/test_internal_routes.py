@@ -84,19 +84,6 @@ def test_candidates_are_endpoints_of_the_users_roles_that_take_jobs(
     assert len(service.candidates(name=endpoint["EndpointDeploymentJobId"])) == 1
 
 
-def test_candidates_on_sagemaker_say_where_to_submit(service: Service, worker: GpuWorker) -> None:
-    endpoint_id = service.created(endpoint_name="x" * 49)["EndpointDeploymentJobId"]
-    service.wiring.database["endpoints"].update_one({"_id": endpoint_id}, {"$set": {"backend": "sagemaker"}})
-    [candidate] = service.candidates()
-    digits = endpoint_id.replace("-", "")[:12]
-    assert candidate["backend"] == "sagemaker"
-    assert candidate["sagemaker_endpoint_name"] == f"esd-async-{'x' * 40}-{digits}"
-    assert len(candidate["sagemaker_endpoint_name"]) == 63
-    bucket = service.environment["S3_BUCKET"]
-    assert candidate["sagemaker_output_path"] == f"s3://{bucket}/sagemaker_output"
-    assert candidate["sagemaker_failure_path"] == f"s3://{bucket}/sagemaker_failure"
-
-
 def test_an_endpoint_that_is_being_deleted_takes_no_more_jobs(service: Service, worker: GpuWorker) -> None:
     name = service.created()["endpoint_name"]
     worker.settle()

@@ -38,6 +38,7 @@ def test_creation_answers_the_endpoint_in_state_creating(service: Service) -> No
         "error": None,
         "endpoint_type": "Async",
         "owner_group_or_role": ["artists"],
+        "backend": "local",
     }
 
 

@@ -10,15 +10,30 @@ from services.endpoints.repository import Endpoint, Limit
 from services.endpoints.states import SERVING
 from services.endpoints.workers import STOPPING, Worker, Workers, slots_of
 
-NAME = "local"
-
 
 class LocalBackend:
     """Gives the slots of registered workers to endpoints; the workers hear of it in their heartbeats."""
 
-    def __init__(self, workers: Workers, ceilings: Mapping[str, int]) -> None:
+    scales_itself = False
+
+    def __init__(self, workers: Workers, ceilings: Mapping[str, int], creation_seconds: float) -> None:
         self._workers = workers
         self._ceilings = ceilings
+        self.creation_seconds = creation_seconds
+
+    def prepare(self, endpoint: Endpoint) -> dict[str, Any]:
+        """Nothing more; the workers run their own image."""
+        return {}
+
+    def start(self, endpoint: Endpoint) -> None:
+        """Nothing: the slots are given by `converge`."""
+
+    def synchronise(self) -> None:
+        """Nothing: workers report by themselves."""
+
+    def address(self, endpoint: Endpoint) -> dict[str, str | None]:
+        """Nowhere: the workers claim the jobs."""
+        return {}
 
     def limit(self, instance_type: str) -> Limit:
         """The configured ceiling of the type, else the slots of its workers."""

@@ -1,8 +1,10 @@
 """What an endpoint's parts are called at AWS: everything follows from the endpoint, nothing is remembered."""
 
 from services.endpoints.repository import Endpoint
+from services.endpoints.states import BackendName
 
-NAME = "sagemaker"
+NAME = BackendName.SAGEMAKER
+VARIANT = "main"
 # SageMaker takes 63 characters: the endpoint's name for people, and enough of its id that no other
 # endpoint, of this deployment or another in the same account, is ever called the same.
 LONGEST = 63
