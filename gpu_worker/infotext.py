@@ -28,13 +28,18 @@ def unquote(written: str) -> str:
         return written
 
 
+def join(fields: dict[str, object]) -> str:
+    """Fields as one line; those that are None are left out."""
+    return ", ".join(f"{name}: {quote(value)}" for name, value in fields.items() if value is not None)
+
+
 def write(prompt: str, negative_prompt: str, fields: dict[str, object]) -> str:
     """The infotext of one picture; fields that are None are left out, the version is added.
 
     Format: ``create_infotext`` in modules/processing.py of the WebUI.
     """
     shown = {**fields, "Version": f"sdfleet {VERSION}"}
-    line = ", ".join(f"{name}: {quote(value)}" for name, value in shown.items() if value is not None)
+    line = join(shown)
     negative = f"\n{NEGATIVE_MARK} {negative_prompt}" if negative_prompt else ""
     return f"{prompt}{negative}\n{line}".strip()
 

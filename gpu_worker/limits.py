@@ -41,6 +41,16 @@ LIMITS: dict[str, Limit] = {
     "s_noise": Limit(1.0, 0.0, 10.0),
     "s_churn": Limit(0.0, 0.0, 100.0),
     "CLIP_stop_at_last_layers": Limit(1, 1, 12, whole=True),
+    # Those of the WebUI's ExtrasBaseRequest; the sizes are bounded by the pixels of the result.
+    "extras.resize_mode": Limit(0, 0, 1, whole=True),
+    "upscaling_resize": Limit(2.0, 1.0, 8.0),
+    "upscaling_resize_w": Limit(512, 1, 16_384, whole=True),
+    "upscaling_resize_h": Limit(512, 1, 16_384, whole=True),
+    "extras_upscaler_2_visibility": Limit(0.0, 0.0, 1.0),
+    "gfpgan_visibility": Limit(0.0, 0.0, 1.0),
+    "codeformer_visibility": Limit(0.0, 0.0, 1.0),
+    "codeformer_weight": Limit(0.0, 0.0, 1.0),
+    "interrogate.threshold": Limit(0.35, 0.0, 1.0),
 }
 
 
@@ -53,7 +63,8 @@ def number(field: str, value: Any) -> float:
     if value is None:
         return limit.default
     kind = "a whole number" if limit.whole else "a number"
-    allowed = f"{field} must be {kind} from {limit.minimum:g} to {limit.maximum:g}, not {shown(value)}"
+    shown_field = field.rpartition(".")[2]
+    allowed = f"{shown_field} must be {kind} from {limit.minimum:g} to {limit.maximum:g}, not {shown(value)}"
     parsed = _parse(value)
     if parsed is None or not math.isfinite(parsed) or not limit.minimum <= parsed <= limit.maximum:
         raise RequestFault(allowed)
@@ -65,6 +76,15 @@ def number(field: str, value: Any) -> float:
 def whole(field: str, value: Any) -> int:
     """Like `number`, for fields that count."""
     return int(number(field, value))
+
+
+def flag(field: str, value: Any, default: bool = False) -> bool:
+    """`value` of `field` as yes or no; None is the default, 0 and 1 are read."""
+    if value is None:
+        return default
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    raise RequestFault(f"{field} must be true or false, not {shown(value)}")
 
 
 def text(field: str, value: Any, maximum: int = MAX_TEXT_LENGTH) -> str:

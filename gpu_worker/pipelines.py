@@ -5,17 +5,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from gpu_worker.architecture import Family
 from gpu_worker.device import Device
+from gpu_worker.files import StoredFile
 from gpu_worker.jobs import ModelFile
 from gpu_worker.loading import Pipeline, Vae, load_checkpoint, load_vae
 from gpu_worker.single_file import Description
 
 OpenFile = Callable[[ModelFile], Any]
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(slots=True)
@@ -98,6 +100,22 @@ class ModelMemory:
                 return LoadedVae(file.name, model, stored.short_hash), _bytes_of(model)
 
         found: LoadedVae = self._get(f"{file.version}:{family.name}", file, load)
+        return found
+
+    def other(
+        self,
+        kind: str,
+        file: ModelFile,
+        open_file: OpenFile,
+        load: Callable[[StoredFile], tuple[Loaded, int]],
+    ) -> Loaded:
+        """Any other model: `load` gives it with its bytes; `kind` tells ways to load one file apart."""
+
+        def load_opened() -> tuple[Loaded, int]:
+            with open_file(file) as stored:
+                return load(stored)
+
+        found: Loaded = self._get(f"{file.version}:{kind}", file, load_opened)
         return found
 
     def drop_all(self) -> None:

@@ -55,7 +55,9 @@ def encode_files(job: Job, parameters: Mapping[str, Any], result: TaskResult) ->
 def encode_png(picture: Picture) -> bytes:
     """A PNG with the infotext in its ``parameters`` text, where the WebUI keeps it."""
     text = PngInfo()
-    text.add_text("parameters", picture.infotext)
+    for name, content in ({"parameters": picture.infotext} | dict(picture.texts)).items():
+        if content:
+            text.add_text(name, content)
     buffer = io.BytesIO()
     picture.image.save(buffer, format="PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
     return buffer.getvalue()

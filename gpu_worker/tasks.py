@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from PIL import Image
@@ -28,10 +28,11 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished picture and its infotext."""
+    """A finished picture, its infotext, and what else its PNG says, by the names of the texts."""
 
     image: Image.Image
     infotext: str
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_worker import VERSION
+from gpu_worker import VERSION, background, extras, interrogation
 from gpu_worker.bells import Bells
 from gpu_worker.client import ServiceClient, make_session
 from gpu_worker.config import WorkerConfig
@@ -21,7 +21,14 @@ from gpu_worker.text_to_image import run as text_to_image
 
 log = logging.getLogger(__name__)
 
-TASKS: Mapping[str, Task] = {"txt2img": text_to_image}
+TASKS: Mapping[str, Task] = {
+    "txt2img": text_to_image,
+    "extra-single-image": extras.run_single,
+    "extra-batch-images": extras.run_batch,
+    "rembg": background.run,
+    "interrogate_clip": interrogation.run_clip,
+    "interrogate_deepbooru": interrogation.run_deepbooru,
+}
 
 
 class Worker:
