@@ -54,13 +54,18 @@ def candidates(body: dict[str, Any]) -> dict[str, Any]:
     if len(found) == 1:
         wired().controller.wake(found[0])
     backends = wired().backends
-    observed = backends.observe(found)
-    return {
-        "endpoints": [
-            endpoint | {"instance_count": observed[endpoint["_id"]].ready} | backends.address(endpoint)
-            for endpoint in found
-        ]
-    }
+    return {"endpoints": [candidate | backends.address(candidate) for candidate in backends.counted(found)]}
+
+
+@blp.route("/endpoint", methods=["POST"])
+@blp.arguments(schemas.EndpointQuery)
+@blp.response(200, schemas.FoundEndpoint)
+@for_services
+def endpoint(body: dict[str, Any]) -> dict[str, Any]:
+    """An endpoint by its id, as far as a user sees it."""
+    sight = Sight(body["username"], body["roles"], everything=body["see_all"])
+    found = wired().endpoints.find_by_id(body["id"], sight)
+    return {"endpoint": wired().backends.counted([found])[0] if found else None}
 
 
 @blp.route("/workers", methods=["GET", "POST"])

@@ -122,6 +122,10 @@ class Endpoints:
         """The endpoint of this name or id."""
         return self._endpoints.find_one({"$and": [_named([name]), sight.query()]})
 
+    def find_by_id(self, endpoint_id: str, sight: Sight) -> Endpoint | None:
+        """The endpoint of this id."""
+        return self._endpoints.find_one({"$and": [{"_id": endpoint_id}, sight.query()]})
+
     def find_all(self, names: Sequence[str], sight: Sight) -> list[Endpoint]:
         """The endpoints of these names or ids."""
         return list(self._endpoints.find({"$and": [_named(names), sight.query()]}))

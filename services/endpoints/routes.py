@@ -50,7 +50,7 @@ def list_endpoints(query: dict[str, Any]) -> dict[str, Any]:
         wired().directory.check([other], [])
     found = wired().endpoints.page(_sight(caller), other, limit, query["last_evaluated_key"])
     return {
-        "endpoints": _counted(found[:limit]),
+        "endpoints": wired().backends.counted(found[:limit]),
         "last_evaluated_key": next_key(found, limit, "created_at"),
     }
 
@@ -81,7 +81,7 @@ def delete_endpoints(body: dict[str, Any]) -> dict[str, Any]:
 @requires("sagemaker_endpoint:list")
 def get_endpoint(name: str) -> dict[str, Any]:
     """One endpoint by its name or id."""
-    return _counted([_found(name)])[0]
+    return wired().backends.counted([_found(name)])[0]
 
 
 @blp.route("/endpoints/<name>/instances", methods=["GET"])
@@ -107,8 +107,3 @@ def _found(name: str) -> repository.Endpoint:
     if endpoint is None:
         raise EndpointNotFound(name)
     return endpoint
-
-
-def _counted(endpoints: list[repository.Endpoint]) -> list[dict[str, Any]]:
-    observed = wired().backends.observe(endpoints)
-    return [endpoint | {"instance_count": observed[endpoint["_id"]].ready} for endpoint in endpoints]

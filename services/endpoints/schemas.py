@@ -182,6 +182,21 @@ class CandidatesQuery(Body):
     name = Text(allow_none=True, load_default=None)
 
 
+class EndpointQuery(Body):
+    """Which endpoint, for which user."""
+
+    id = Text(required=True)
+    username = Text(required=True)
+    roles = Items(Text(max_length=256), required=True)
+    see_all = Flag(load_default=False)
+
+
+class FoundEndpoint(Schema):
+    """The endpoint as clients see it, null when this user sees none of the id."""
+
+    endpoint = fields.Nested(Endpoint, allow_none=True)
+
+
 class Candidate(Schema):
     """An endpoint that may take a job now or soon."""
 

@@ -12,6 +12,7 @@ from services.inference.attempts_repository import Attempts
 from services.inference.config import Config
 from services.inference.creation import JobCreation
 from services.inference.deletion import EndpointEnd, JobDeletion
+from services.inference.deployments import Deployments
 from services.inference.fairness import FairShare
 from services.inference.line_repository import Line
 from services.inference.parts import Parts
@@ -34,6 +35,7 @@ class Context(Parts):
     deletion: JobDeletion
     checkpoints: ServiceClient
     endpoint_end: EndpointEnd
+    deployments: Deployments
 
     def prepare(self) -> None:
         """Make what the service stands on: indexes and the bucket; all of it may be there already."""
@@ -71,4 +73,5 @@ def open_context(config: Config) -> Context:
         deletion=JobDeletion(parts, config.lease_seconds),
         checkpoints=checkpoints,
         endpoint_end=EndpointEnd(parts, endpoints),
+        deployments=Deployments(endpoints),
     )

@@ -109,3 +109,14 @@ def test_services_see_the_workers(service: Service, keys: Keys, worker: GpuWorke
     assert service.ask("/internal/workers", {}) == expected
     assert service.client.get("/internal/workers", headers=keys.service()).json == expected
     assert service.client.get("/internal/workers", headers=keys.user()).status_code == 401
+
+
+def test_services_ask_for_an_endpoint_by_id_as_a_user_sees_it(service: Service, worker: GpuWorker) -> None:
+    created = service.created()
+    question = {"id": created["EndpointDeploymentJobId"], "username": "eve", "roles": ["singers"]}
+    assert service.ask("/internal/endpoint", question) == {"endpoint": None}
+    shown = service.get(created["endpoint_name"])
+    for seen in ({"roles": ["artists"]}, {"username": "ann"}, {"see_all": True}):
+        assert service.ask("/internal/endpoint", question | seen) == {"endpoint": shown}
+    by_name = question | {"id": created["endpoint_name"], "see_all": True}
+    assert service.ask("/internal/endpoint", by_name) == {"endpoint": None}

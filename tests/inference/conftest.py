@@ -113,6 +113,7 @@ def others(running_neighbours: Neighbours) -> Neighbours:
     running_neighbours.calls.clear()
     running_neighbours.answers = {
         "resolve": _resolve,
+        "endpoint": lambda body: {"endpoint": None},
         "candidates": lambda body: {"endpoints": _candidates(body)},
         "names": lambda body: {
             "missing_usernames": [name for name in body["usernames"] if name != "ben"],

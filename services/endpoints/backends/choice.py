@@ -53,6 +53,11 @@ class Backends:
                 seen |= self._by_name[name].observe(its_own)
         return seen
 
+    def counted(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The endpoints with their `instance_count`."""
+        seen = self.observe(endpoints)
+        return [endpoint | {"instance_count": seen[endpoint["_id"]].ready} for endpoint in endpoints]
+
     def _grouped(self, endpoints: Sequence[Endpoint]) -> dict[str, list[Endpoint]]:
         """The endpoints of each configured backend: one without any may still have machines to free."""
         groups: dict[str, list[Endpoint]] = {name: [] for name in self._by_name}
