@@ -26,7 +26,7 @@ class JobEvents:
     def publish(self, job_id: str, event: dict[str, Any]) -> None:
         """Tell those who wait for the job. Never fails: events may be lost."""
         try:
-            self._redis.publish(_channel(job_id), json.dumps(event))
+            self._redis.publish(channel_of(job_id), json.dumps(event))
         except RedisError as error:
             log.warning("an event was lost", extra={"job_id": job_id, "failure": type(error).__name__})
 
@@ -49,16 +49,19 @@ class JobEvents:
                 except RedisError:
                     subscribed = False
                     continue
-                yield json.loads(message["data"]) if message and message["type"] == "message" else None
+                event = json.loads(message["data"]) if message and message["type"] == "message" else None
+                if event is None or "status" in event:  # previews are for those who look at them
+                    yield event
 
     @staticmethod
     def _subscribe(channel: Any, job_id: str) -> bool:
         try:
-            channel.subscribe(_channel(job_id))
+            channel.subscribe(channel_of(job_id))
         except RedisError:
             return False
         return True
 
 
-def _channel(job_id: str) -> str:
+def channel_of(job_id: str) -> str:
+    """Where the changes of a job are told."""
     return f"sdfleet:job:{job_id}"

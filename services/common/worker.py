@@ -1,8 +1,13 @@
-"""gunicorn's threaded worker, with a shorter way for requests that an application answers at once."""
+"""gunicorn's threaded worker: a shorter way for requests that are answered at once, and a way out for those
+whose answer goes on for long.
+"""
 
 import contextlib
+import errno
 import socket
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -14,11 +19,42 @@ LONGEST_REQUEST = 65536
 AnswerAtOnce = Callable[[bytes], bytes | None]
 
 
+_taken: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+
+
+class HandedOver(OSError):
+    """Raised by a response's iterable: somebody else writes the rest, no thread waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPIPE, "the socket was taken")  # which gunicorn passes over in silence
+
+
+def take_socket(environ: Mapping[str, Any]) -> socket.socket | None:
+    """A socket of one's own to the client of a request, None under another server.
+
+    The iterable that takes it must then raise HandedOver.
+    """
+    served: socket.socket | None = environ.get("gunicorn.socket")
+    if served is None:
+        return None
+    _taken.add(served)
+    return served.dup()
+
+
 class Worker(ThreadWorker):
-    """Where the application has an AnswerAtOnce, asks it first for requests on kept connections.
+    """Where the application has an AnswerAtOnce, asks it first for requests on kept connections; leaves
+    connections alone that were taken.
 
     Handing a request to a thread and back costs several times what a lookup in memory does.
     """
+
+    def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
+        """The thread is done with a request."""
+        if conn.sock in _taken:
+            self.nr_conns -= 1
+            conn.sock.close()  # no shutdown, which would end the connection for its new owner as well
+            return
+        super().finish_request(conn, fs)
 
     def init_process(self) -> None:
         self._answer_at_once: AnswerAtOnce | None = None

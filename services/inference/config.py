@@ -38,6 +38,18 @@ class Config:
         default=55,
         parse=int,
     )
+    event_streams: int = setting(
+        "EVENT_STREAMS", "streams of events that one process keeps open", default=500, parse=int
+    )
+    event_streams_per_user: int = setting(
+        "EVENT_STREAMS_PER_USER", "of these, for one user", default=50, parse=int
+    )
+    event_stream_seconds: float = setting(
+        "EVENT_STREAM_SECONDS",
+        "after so long a stream ends, and its client comes back with credentials",
+        default=900.0,
+        parse=float,
+    )
     log_level: str = setting("LOG_LEVEL", "least level of log lines", default="INFO")
 
     @classmethod

@@ -20,6 +20,7 @@ from services.inference.repository import Jobs
 from services.inference.running import JobRunning
 from services.inference.starting import JobStart
 from services.inference.storage import JobStorage
+from services.inference.streams import StreamLimits, Streams
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Context(Parts):
     running: JobRunning
     deletion: JobDeletion
     checkpoints: ServiceClient
+    streams: Streams
     endpoint_end: EndpointEnd
     deployments: Deployments
 
@@ -62,6 +64,7 @@ def open_context(config: Config) -> Context:
         ServiceClient("inference", url, secret)
         for url in (config.internal.users_url, config.checkpoints_url, config.endpoints_url)
     )
+    limits = StreamLimits(config.event_streams, config.event_streams_per_user, config.event_stream_seconds)
     return Context(
         **vars(parts),
         config=config,
@@ -72,6 +75,7 @@ def open_context(config: Config) -> Context:
         running=JobRunning(parts, config.lease_seconds, config.max_attempts),
         deletion=JobDeletion(parts, config.lease_seconds),
         checkpoints=checkpoints,
+        streams=Streams(config.redis_url, parts.jobs.standings, limits),
         endpoint_end=EndpointEnd(parts, endpoints),
         deployments=Deployments(endpoints),
     )

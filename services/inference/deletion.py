@@ -19,6 +19,7 @@ class JobDeletion:
         """Hide the jobs at once, stop what runs, and remove their objects."""
         for job in self._parts.jobs.hide(job_ids, owner, actor):
             self._parts.bells.cancel(job["_id"])
+            self._parts.tell(job)
             self._parts.storage.delete_all(job)
 
     def sweep(self) -> int:

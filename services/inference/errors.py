@@ -65,6 +65,19 @@ class AttemptOver(Conflict):
     message = "this attempt is over: the job was finished, cancelled, deleted or given to another worker"
 
 
+class TooManyStreams(ApiError):
+    """Listening costs memory and a connection each."""
+
+    status = 429
+
+    def __init__(self, of_user: int) -> None:
+        super().__init__(
+            f"too many streams of events are open ({of_user} of them yours): close some, "
+            "or ask GET /inferences/{id} now and then",
+            headers={"Retry-After": "5"},
+        )
+
+
 class StillRunning(ApiError):
     """A Real-time job outlasted the wait."""
 

@@ -26,4 +26,5 @@ class Parts:
 
     def tell(self, job: Job) -> None:
         """Those who wait for the job hear how it stands."""
-        self.events.publish(job["_id"], {"status": job["status"], "progress": job.get("progress")})
+        standing = {name: job.get(name) for name in ("status", "attempt", "progress")}
+        self.events.publish(job["_id"], standing)

@@ -39,6 +39,12 @@ class Jobs(JobRecords):
         order = [("created_at", DESCENDING), ("_id", DESCENDING)]
         return list(self._jobs.find(query).sort(order).limit(limit + 1))
 
+    def standings(self, job_ids: list[str]) -> dict[str, Job]:
+        """How these jobs stand, of those that are there."""
+        wanted = dict.fromkeys(("status", "attempt", "progress", "error", "image_names"), True)
+        found = self._jobs.find({"_id": {"$in": job_ids}, "status": ALIVE}, wanted)
+        return {job["_id"]: job for job in found}
+
     def using(self, checkpoint_ids: list[str]) -> list[str]:
         """Those checkpoints that a waiting or running job needs."""
         query = {

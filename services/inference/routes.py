@@ -3,15 +3,15 @@
 import json
 from typing import Any
 
-from flask import Response, current_app, g
+from flask import Response, g
 
 from services.common.envelope import answer
 from services.common.errors import BadRequest
-from services.common.identity import Caller, current_caller, requires
+from services.common.identity import current_caller, requires
 from services.common.paging import next_key
 from services.common.web import ServiceBlueprint, read_json_object
-from services.inference.context import Context
-from services.inference.errors import AlreadyFinished, InferenceNotFound
+from services.inference.current import current_parts, owner_filter, visible_job
+from services.inference.errors import AlreadyFinished
 from services.inference.job_view import created_view, job_view, started_view
 from services.inference.records import Job
 from services.inference.schemas import (
@@ -28,25 +28,8 @@ from services.inference.schemas import (
 blueprint = ServiceBlueprint("inferences", __name__, description="Inference jobs")
 
 
-def _parts() -> Context:
-    context: Context = current_app.extensions["inference"]
-    return context
-
-
-def _owner_filter(caller: Caller) -> str | None:
-    """Whose jobs the caller works with: everybody's (None) or one's own."""
-    return None if caller.may("inference:all") else caller.name
-
-
-def _visible(job_id: str) -> Job:
-    job = _parts().jobs.find(job_id, _owner_filter(current_caller()))
-    if job is None:
-        raise InferenceNotFound(job_id)
-    return job
-
-
 def _shown(job: Job) -> dict[str, Any]:
-    parts = _parts()
+    parts = current_parts()
     return job_view(job, parts.storage, parts.line.position(job))
 
 
@@ -57,7 +40,7 @@ def _shown(job: Job) -> dict[str, Any]:
 @requires("inference:create")
 def create_inference(wanted: dict[str, Any]) -> dict[str, Any] | Response:
     """Create a job; one that comes with its parameters is started as well."""
-    parts = _parts()
+    parts = current_parts()
     text = _parameters_of(wanted)
     job = parts.creation.create(wanted | {"request_id": g.request_id}, current_caller())
     if text is None:
@@ -84,11 +67,11 @@ def _parameters_of(wanted: dict[str, Any]) -> str | None:
 @requires("inference:create")
 def start_inference(job_id: str) -> Response:
     """Start a job: Async answers at once, Real-time with the finished job."""
-    return _start(_visible(job_id))
+    return _start(visible_job(job_id))
 
 
 def _start(job: Job) -> Response:
-    parts = _parts()
+    parts = current_parts()
     job = parts.start.start(job, current_caller().name)
     if job["inference_type"] == "Async":
         return answer(202, "inference started", started_view(job, parts.storage))
@@ -100,8 +83,8 @@ def _start(job: Job) -> Response:
 @requires("inference:list")
 def get_inference(job_id: str) -> dict[str, Any] | Response:
     """One job, with presigned URLs of its results; older clients ask for an endpoint's deployment here."""
-    parts, caller = _parts(), current_caller()
-    job = parts.jobs.find(job_id, _owner_filter(caller))
+    parts, caller = current_parts(), current_caller()
+    job = parts.jobs.find(job_id, owner_filter(caller))
     if job is not None:
         return _shown(job)
     return answer(200, "OK", parts.deployments.shown(job_id, caller))
@@ -113,8 +96,8 @@ def get_inference(job_id: str) -> dict[str, Any] | Response:
 @requires("inference:list")
 def list_inferences(query: dict[str, Any]) -> dict[str, Any]:
     """Jobs, newest first."""
-    parts = _parts()
-    limit, owner = query["limit"], _owner_filter(current_caller())
+    parts = current_parts()
+    limit, owner = query["limit"], owner_filter(current_caller())
     found = parts.jobs.page(owner, query, limit, query["last_evaluated_key"])
     return {
         "inferences": [_shown(job) for job in found[:limit]],
@@ -127,8 +110,8 @@ def list_inferences(query: dict[str, Any]) -> dict[str, Any]:
 @requires("inference:create")
 def cancel_inference(job_id: str) -> dict[str, Any]:
     """Stop a job wherever it is."""
-    parts = _parts()
-    job = _visible(job_id)
+    parts = current_parts()
+    job = visible_job(job_id)
     cancelled = parts.jobs.cancel(job_id, current_caller().name)
     if cancelled is None:
         raise AlreadyFinished(job_id, (parts.jobs.find(job_id, owner=None) or job)["status"])
@@ -144,4 +127,4 @@ def cancel_inference(job_id: str) -> dict[str, Any]:
 def delete_inferences(body: dict[str, Any]) -> None:
     """Delete jobs with all their objects; absent ids are ignored."""
     caller = current_caller()
-    _parts().deletion.delete(body["inference_id_list"], _owner_filter(caller), caller.name)
+    current_parts().deletion.delete(body["inference_id_list"], owner_filter(caller), caller.name)

@@ -2,20 +2,13 @@
 
 from typing import Any
 
-from flask import current_app
-
 from services.common.identity import current_caller, requires
 from services.common.web import ServiceBlueprint
-from services.inference.context import Context
+from services.inference.current import current_parts
 from services.inference.schemas import MODEL_NAMES, UPLOAD_URL, UploadQuery
 from services.inference.upload_places import place_of
 
 blueprint = ServiceBlueprint("models", __name__, description="Model lists, and uploads by clients")
-
-
-def _parts() -> Context:
-    context: Context = current_app.extensions["inference"]
-    return context
 
 
 @blueprint.route("/inference/get-texual-inversion-list", methods=["GET"])
@@ -62,7 +55,7 @@ def _names_of(kind: str) -> list[str]:
         "see_all": caller.may("checkpoint:all"),
         "type": kind,
     }
-    names: list[str] = _parts().checkpoints.call("/internal/usable", question)["names"]
+    names: list[str] = current_parts().checkpoints.call("/internal/usable", question)["names"]
     return names
 
 
@@ -73,6 +66,6 @@ def _names_of(kind: str) -> list[str]:
 @requires("checkpoint:create")
 def upload_url(query: dict[str, Any]) -> str:
     """A URL to PUT a file of one's own to, under one's own prefix of the platform's bucket."""
-    store = _parts().store
+    store = current_parts().store
     key = place_of(current_caller().name, query["key"], query["s3_bucket_name"], store.bucket)
     return store.presign_put(key)

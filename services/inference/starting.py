@@ -35,6 +35,7 @@ class JobStart:
             queued = self._parts.jobs.queue(job["_id"], actor, summary, rank)
             if queued is not None:
                 self._parts.bells.ring(queued["endpoint"])
+                self._parts.tell(queued)
                 return queued
         # Somebody else started it meanwhile, or long ago.
         current = self._parts.jobs.find(job["_id"], owner=None) or job
