@@ -52,6 +52,7 @@ class Stream(asyncio.Protocol):
         self.told = Told()
         self.listens = threading.Event()
         self.missed = False
+        self.heard_at = 0.0  # when an event came last
         self.on_lost: Callable[[Stream], None] = lambda _: None
         self._chunked = False
         self._transport: asyncio.Transport | None = None
@@ -243,6 +244,7 @@ class Streams:
             self._suspect([job_id])  # the truth says how it ended
         else:
             for stream in listeners:
+                stream.heard_at = time.monotonic()
                 stream.tell(event)
 
     async def _keep_looking(self) -> None:
@@ -265,6 +267,7 @@ class Streams:
 
     async def _tell_the_truth(self, job_ids: set[str]) -> bool:
         """Whether it could be had. The query may wait for a primary, which is not this thread's time."""
+        asked_at = time.monotonic()
         try:
             found = await asyncio.get_running_loop().run_in_executor(None, self._look, list(job_ids))
         except Exception as failure:
@@ -272,10 +275,10 @@ class Streams:
             return False
         for job_id in job_ids:
             standing = found.get(job_id, {"status": Status.DELETED})
-            if self._pubsub is not None:  # which has told newer progress already
-                standing.pop("progress", None)
             for stream in list(self._streams.get(job_id, ())):
-                stream.tell(standing)
+                # An event that came meanwhile is newer; one that came before was written before it was told.
+                if stream.heard_at < asked_at or Status(standing["status"]).is_final:
+                    stream.tell(standing)
         return True
 
     async def _beat(self) -> None:
