@@ -8,10 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import gateway, jobs, transfer, users
+from bench import autoscaling, gateway, jobs, transfer, users
 from stack.failures import StackError
 
-BENCHMARKS = {"jobs": jobs.run, "transfer": transfer.run, "gateway": gateway.run, "users": users.run}
+BENCHMARKS = {
+    "jobs": jobs.run,
+    "transfer": transfer.run,
+    "gateway": gateway.run,
+    "users": users.run,
+    "autoscaling": autoscaling.run,
+}
 
 
 def machine() -> dict[str, Any]:

@@ -98,15 +98,15 @@ def find_endpoint(client: Client) -> str | None:
     return None
 
 
-def create_endpoint(client: Client) -> str:
-    """Create the role's endpoint on whatever workers there are; its name."""
+def create_endpoint(client: Client, **changes: Any) -> str:
+    """Create the role's endpoint, as it is or with these fields, on whatever workers there are; its name."""
     wanted = {
         "endpoint_type": ENDPOINT_TYPE,
         "initial_instance_count": 1,
         "autoscaling_enabled": False,
         "assign_to_roles": [ROLE],
         "creator": USER,
-    }
+    } | changes
     refused = ""
     for instance_type in INSTANCE_TYPES:
         try:

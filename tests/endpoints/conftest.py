@@ -86,6 +86,7 @@ def on_sagemaker(aws: Aws) -> dict[str, str]:
         "SAGEMAKER_IMAGE_URI": IMAGE,
         "SAGEMAKER_ENDPOINT_URL": aws.url,
         "SAGEMAKER_DRAIN_SECONDS": "3600",
+        "SAGEMAKER_CONTAINER_ENVIRONMENT": "WORKER_DISK_CACHE_GB=20",
     }
 
 

@@ -49,7 +49,7 @@ def test_an_async_endpoint_gets_its_model_configuration_and_endpoint(service: Se
     client, bucket = aws.client("sagemaker"), service.environment["S3_BUCKET"]
     model = client.describe_model(ModelName=name)
     assert (model["ExecutionRoleArn"], model["PrimaryContainer"]["Image"]) == (ROLE, IMAGE)
-    assert model["PrimaryContainer"]["Environment"]["WORKER_INSTANCE_TYPE"] == ML
+    assert model["PrimaryContainer"]["Environment"] == {"LOG_LEVEL": "INFO", "WORKER_DISK_CACHE_GB": "20"}
     configuration = client.describe_endpoint_config(EndpointConfigName=name)
     [variant] = configuration["ProductionVariants"]
     assert (variant["ModelName"], variant["InstanceType"], variant["InitialInstanceCount"]) == (name, ML, 2)

@@ -77,8 +77,8 @@ class Deployment:
             "ExecutionRoleArn": self._settings.execution_role_arn,
             "PrimaryContainer": {
                 "Image": self._endpoint["custom_docker_image_uri"] or self._settings.image_uri,
-                "Environment": dict(self._settings.container_environment)
-                | {"WORKER_INSTANCE_TYPE": self._endpoint["instance_type"]},
+                "Environment": {"LOG_LEVEL": self._config.log_level}
+                | dict(self._settings.container_environment),
             },
         }
         if self._settings.subnets:
