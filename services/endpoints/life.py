@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 # A controller that was killed holds its lease no longer than this.
 LEASE_SECONDS = 10.0
+SYNCHRONISE, SYNCHRONISE_LEASE_SECONDS = "synchronise", 60.0
 SCALABLE = (Status.IN_SERVICE, Status.UPDATING)
 FOLLOWING = (*SCALABLE, Status.ROLLING_BACK)
 
@@ -59,9 +60,18 @@ class Controller:
                 self._advance(endpoint, observed[endpoint["_id"]], backend)
 
     def synchronise(self) -> None:
-        """Ask what takes longer than a request may, and follow the answers."""
-        self._backends.synchronise()
-        self.reconcile()
+        """Ask what takes longer than a request may, and follow the answers; one copy at a time does it.
+
+        It has a lease of its own: AWS may be slow, and the workers' endpoints are looked after meanwhile.
+        """
+        holder = self._endpoints.take_lease(SYNCHRONISE_LEASE_SECONDS, SYNCHRONISE)
+        if holder is None:
+            return
+        try:
+            self._backends.synchronise()
+            self.reconcile()
+        finally:
+            self._endpoints.drop_lease(holder, SYNCHRONISE)
 
     def _advance(self, endpoint: Endpoint, seen: Observed, backend: Backend) -> None:
         changed = False

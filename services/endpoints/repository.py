@@ -256,12 +256,12 @@ class Endpoints:
 
     # the controller's lease
 
-    def take_lease(self, seconds: float) -> str | None:
+    def take_lease(self, seconds: float, name: str = "lease") -> str | None:
         """The right to act as the controller for so long; None when another copy has it."""
         holder, moment = uuid.uuid4().hex, now()
         try:
             self._controller.update_one(
-                {"_id": "lease", "until": {"$lt": moment}},
+                {"_id": name, "until": {"$lt": moment}},
                 {"$set": {"holder": holder, "until": moment + timedelta(seconds=seconds)}},
                 upsert=True,
             )
@@ -269,9 +269,9 @@ class Endpoints:
             return None
         return holder
 
-    def drop_lease(self, holder: str) -> None:
+    def drop_lease(self, holder: str, name: str = "lease") -> None:
         """Let the next copy act at once."""
-        self._controller.update_one({"_id": "lease", "holder": holder}, {"$set": {"until": now()}})
+        self._controller.update_one({"_id": name, "holder": holder}, {"$set": {"until": now()}})
 
 
 def _named(names: Sequence[str]) -> dict[str, Any]:

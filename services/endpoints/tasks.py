@@ -34,9 +34,7 @@ def reconcile() -> None:
     _wiring().controller.tick()
 
 
-@app.task(
-    name="endpoints.synchronise", ignore_result=True, acks_late=True, soft_time_limit=240, time_limit=270
-)
+@app.task(name="endpoints.synchronise", ignore_result=True, acks_late=True, soft_time_limit=80, time_limit=90)
 def synchronise() -> None:
     """See how endpoints at SageMaker are, make and remove what is to be; beat asks every five seconds."""
     _wiring().controller.synchronise()

@@ -41,6 +41,7 @@ class Refusal:
     message: str
     status: int = 400
     times: int = 1
+    about: str = ""  # only where the request names this
 
 
 @dataclass
@@ -148,7 +149,7 @@ class Front:
 
     def _refusal(self, action: str, body: bytes) -> Refusal | None:
         refusal = self._aws.refusals.get(action)
-        if refusal is not None and refusal.times > 0:
+        if refusal is not None and refusal.times > 0 and refusal.about in body.decode():
             refusal.times -= 1
             return refusal
         if action not in KINDS:

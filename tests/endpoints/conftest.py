@@ -228,7 +228,7 @@ def start_service(
         service = running[name]
         for collection in ("endpoints", "workers"):
             service.wiring.database[collection].delete_many({})
-        service.wiring.database["controller"].delete_many({"_id": "lease"})
+        service.wiring.database["controller"].delete_many({"_id": {"$ne": "creation"}})
         return service
 
     return start

@@ -224,6 +224,29 @@ def test_an_endpoint_in_service_stays_so_while_aws_does_not_answer(service: Serv
         assert service.get(name)["endpoint_status"] == "InService"
 
 
+def test_a_round_that_aws_breaks_off_is_gone_on_with_by_the_next(service: Service, aws: Aws) -> None:
+    names = [settled(service, assign_to_roles=[role]) for role in ("artists", "painters", "singers")]
+    first = service.candidates(see_all=True, name=names[0])[0]["sagemaker_endpoint_name"]
+    aws.scale(3)
+    aws.refusals["DescribeEndpoint"] = Refusal("InternalFailure", "", 500, times=1000, about=first)
+    for _ in range(2):
+        synchronise(service)
+    assert [service.get(name)["current_instance_count"] for name in names] == ["1", "3", "3"]
+
+
+def test_one_round_at_a_time_and_the_workers_endpoints_do_not_wait_for_it(service: Service, aws: Aws) -> None:
+    settled(service)
+    rounds = service.wiring.endpoints.take_lease(60, "synchronise")
+    assert rounds is not None
+    aws.calls.clear()
+    synchronise(service)
+    assert not aws.calls
+    service.tick()
+    service.wiring.endpoints.drop_lease(rounds, "synchronise")
+    synchronise(service)
+    assert aws.calls
+
+
 def test_an_endpoint_that_takes_too_long_fails_with_what_sagemaker_says(service: Service, aws: Aws) -> None:
     aws.takes_time = True
     name = service.created(instance_type=ML)["endpoint_name"]
@@ -368,7 +391,7 @@ def test_one_copy_at_a_time_works_on_an_endpoint(service: Service, aws: Aws) -> 
     aws.refusals["CreateModel"] = Refusal(**vars(THROTTLED) | {"times": 2})
     service.created(instance_type=ML)
     aws.calls.clear()
-    copies = [threading.Thread(target=synchronise, args=(service,)) for _ in range(6)]
+    copies = [threading.Thread(target=service.wiring.backends.synchronise) for _ in range(6)]
     for copy in copies:
         copy.start()
     for copy in copies:

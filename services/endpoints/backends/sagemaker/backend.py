@@ -1,6 +1,7 @@
 """Endpoints on Amazon SageMaker: AWS is asked in the background, requests see what was seen last."""
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from services.endpoints.states import SERVING, Status
 
 log = logging.getLogger(__name__)
 
+# Less than the lease of a round (life.py), and than the time that a task may take.
+ROUND_SECONDS = 20
 # SageMaker's states: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html
 STATES = {
     "InService": Status.IN_SERVICE,
@@ -111,15 +114,25 @@ class SageMakerBackend:
             self._deployments.release(claimed)
 
     def synchronise(self) -> None:
-        """Bring every endpoint at AWS nearer to what is wanted, and see how it is."""
+        """Bring the endpoints at AWS nearer to what is wanted, and see how they are.
+
+        A round ends when its time is over or AWS does not answer; the next one begins with those that this
+        one has not seen.
+        """
+        deadline = time.monotonic() + ROUND_SECONDS
         for endpoint_id in self._deployments.to_look_after():
             claimed = self._deployments.claim(endpoint_id)
             if claimed is None:
                 continue
             try:
                 self._look_after(claimed)
+            except NotNow as reason:
+                log.warning("AWS does not answer", extra=_about(claimed, reason))
+                return
             finally:
                 self._deployments.release(claimed)
+            if time.monotonic() > deadline:
+                return
 
     def _look_after(self, endpoint: Endpoint) -> None:
         serving = endpoint["status"] in SERVING
@@ -130,7 +143,7 @@ class SageMakerBackend:
             else:
                 self._deployment(endpoint).remove()
                 self._deployments.trouble(endpoint, None)
-        except (NotNow, Superseded) as reason:
+        except Superseded as reason:
             log.info("SageMaker endpoint waits", extra=_about(endpoint, reason))
         except (RefusedByAws, DeniedByAws) as refusal:
             log.warning("SageMaker refuses", extra=_about(endpoint, refusal) | {"why": refusal.message})

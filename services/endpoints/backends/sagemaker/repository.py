@@ -29,10 +29,11 @@ class Deployments:
         self._endpoints: Collection[Endpoint] = database["endpoints"]
 
     def to_look_after(self) -> list[str]:
-        """The ids of those that are there, or of which something may be left at AWS; the oldest first."""
+        """The ids of those that are there, or of which something may be left; the longest unseen first."""
         left = {"status": {"$in": [Status.FAILED, Status.WITHDRAWN]}, "sagemaker.gone": {"$ne": True}}
         query = {"backend": NAME, "$or": [{"status": {"$in": LIVE}}, left]}
-        return [found["_id"] for found in self._endpoints.find(query, {"_id": True}).sort("created_at")]
+        found = self._endpoints.find(query, {"_id": True}).sort("sagemaker.looked_at")
+        return [endpoint["_id"] for endpoint in found]
 
     def claim(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint, for this copy to work on; None while another one does."""
@@ -73,7 +74,9 @@ class Deployments:
 
     def release(self, endpoint: Endpoint) -> None:
         """Let the next copy work on it at once."""
-        self._endpoints.update_one(_held(endpoint), {"$set": {"sagemaker.claim": None}})
+        self._endpoints.update_one(
+            _held(endpoint), {"$set": {"sagemaker.claim": None, "sagemaker.looked_at": now()}}
+        )
 
 
 def _held(endpoint: Endpoint) -> dict[str, Any]:
