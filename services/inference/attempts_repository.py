@@ -29,21 +29,32 @@ class Attempts(JobRecords):
             return_document=ReturnDocument.AFTER,
         )
 
+    def note(self, job_id: str, worker_id: str, attempt: int, changes: dict[str, Any]) -> None:
+        """Keep what became known of the current attempt; the lease stays as it is."""
+        self._jobs.update_one(_held(job_id, worker_id, attempt), {"$set": changes})
+
     def is_held(self, job_id: str, worker_id: str, attempt: int) -> bool:
         """Whether this is the current attempt."""
         return self._jobs.find_one(_held(job_id, worker_id, attempt), {"_id": True}) is not None
 
     def complete(
-        self, job_id: str, worker_id: str, attempt: int, images: list[str], timings: dict[str, Any]
+        self,
+        job_id: str,
+        worker_id: str,
+        attempt: int,
+        images: list[str],
+        timings: dict[str, Any],
+        folder: str = "",
     ) -> Job | None:
-        """running → succeed, with its pictures; None when the attempt is over."""
+        """running → succeed, with its pictures, in a folder of the attempt's or in the job's own; None when
+        the attempt is over."""
         at = now()
         return self._change(
             _held(job_id, worker_id, attempt),
             Status.SUCCEED,
             worker_id,
             at,
-            {"completed_at": at, "image_names": images, "timings": timings},
+            {"completed_at": at, "image_names": images, "result_folder": folder, "timings": timings},
             drop_lease=True,
         )
 
@@ -55,8 +66,8 @@ class Attempts(JobRecords):
         """running → queued for another attempt, or → failed after `max_attempts` failed ones."""
         return self._retry(_held(job_id, worker_id, attempt), worker_id, reason, max_attempts)
 
-    def release(self, job_id: str, worker_id: str, attempt: int) -> Job | None:
-        """running → queued, given back by a worker that stops; it does not count as a failed attempt."""
+    def release(self, job_id: str, worker_id: str, attempt: int, reason: str) -> Job | None:
+        """running → queued, given back; it does not count as a failed attempt."""
         return self._change(
             _held(job_id, worker_id, attempt),
             Status.QUEUED,
@@ -64,7 +75,7 @@ class Attempts(JobRecords):
             now(),
             {},
             drop_lease=True,
-            reason="given back by a worker that stops",
+            reason=reason,
         )
 
     def requeue_expired(self, max_attempts: int) -> list[Job]:

@@ -10,6 +10,7 @@ from services.common.settings import (
     secret,
     setting,
 )
+from services.inference.sagemaker.settings import SageMakerSettings
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Config:
     mongo: MongoSettings
     s3: S3Settings
     internal: InternalSettings
+    sagemaker: SageMakerSettings
     worker_secret: str = secret("WORKER_SECRET", "signs the GPU workers' calls (32 characters or more)")
     redis_url: str = setting("REDIS_URL", "Redis: Celery broker and live events")
     checkpoints_url: str = setting("CHECKPOINTS_URL", "internal base address of the checkpoints service")

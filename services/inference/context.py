@@ -18,6 +18,8 @@ from services.inference.line_repository import Line
 from services.inference.parts import Parts
 from services.inference.repository import Jobs
 from services.inference.running import JobRunning
+from services.inference.sagemaker import wiring as sagemaker_wiring
+from services.inference.sagemaker.wiring import SageMaker
 from services.inference.starting import JobStart
 from services.inference.storage import JobStorage
 from services.inference.streams import StreamLimits, Streams
@@ -38,11 +40,13 @@ class Context(Parts):
     streams: Streams
     endpoint_end: EndpointEnd
     deployments: Deployments
+    sagemaker: SageMaker
 
     def prepare(self) -> None:
         """Make what the service stands on: indexes and the bucket; all of it may be there already."""
         self.jobs.ensure_indexes()
         self.shares.ensure_indexes()
+        self.sagemaker.invocations.ensure_indexes()
         self.store.ensure_bucket()
 
 
@@ -65,6 +69,7 @@ def open_context(config: Config) -> Context:
         for url in (config.internal.users_url, config.checkpoints_url, config.endpoints_url)
     )
     limits = StreamLimits(config.event_streams, config.event_streams_per_user, config.event_stream_seconds)
+    running = JobRunning(parts, config.lease_seconds, config.max_attempts)
     return Context(
         **vars(parts),
         config=config,
@@ -72,10 +77,11 @@ def open_context(config: Config) -> Context:
         store=store,
         creation=JobCreation(parts, users, checkpoints, endpoints),
         start=JobStart(parts, config.realtime_wait_seconds),
-        running=JobRunning(parts, config.lease_seconds, config.max_attempts),
+        running=running,
         deletion=JobDeletion(parts, config.lease_seconds),
         checkpoints=checkpoints,
         streams=Streams(config.redis_url, parts.jobs.standings, limits),
         endpoint_end=EndpointEnd(parts, endpoints),
         deployments=Deployments(endpoints),
+        sagemaker=sagemaker_wiring.wire(parts, running, database, store, endpoints, config.sagemaker),
     )

@@ -42,6 +42,7 @@ class JobCreation:
             "endpoint": endpoint["name"],
             "endpoint_id": endpoint["id"],
             "instance_type": endpoint["instance_type"],
+            "backend": endpoint["backend"],
             "models": models,
             "filters": wanted["filters"],
             "request_id": wanted.get("request_id"),

@@ -55,8 +55,8 @@ class EndpointEnd:
             if others:
                 other = others[number % len(others)]
                 rank = self._parts.shares.next_rank(other["name"], job["user"])
-                if self._parts.line.move(job["_id"], name, other, rank):
-                    self._parts.bells.ring(other["name"])
+                if moved := self._parts.line.move(job["_id"], name, other, rank):
+                    self._parts.ring(moved)
                 continue
             reason = (
                 f"endpoint {name} was deleted and no other {endpoint_type} endpoint of its roles is there"

@@ -24,8 +24,8 @@ def job_view(job: Job, storage: JobStorage, position: int | None) -> dict[str, A
         "startTime": as_text(job.get("started_at") or job.get("queued_at")),
         "completeTime": as_text(job.get("completed_at")),
         "image_names": images,
-        "img_presigned_urls": storage.result_urls(job_id, images),
-        "output_presigned_urls": storage.result_urls(job_id, [result_file(job_id)]) if finished else [],
+        "img_presigned_urls": storage.result_urls(job, images),
+        "output_presigned_urls": storage.result_urls(job, [result_file(job_id)]) if finished else [],
         "params": _params(job, storage),
         "owner_group_or_role": job["roles"],
         "sagemakerRaw": raw_output(job_id, images) if finished else None,
@@ -71,7 +71,7 @@ def started_view(job: Job, storage: JobStorage) -> dict[str, Any]:
             "inference_id": job["_id"],
             "status": shown(job["status"]),
             "endpoint_name": job["endpoint"],
-            "output_path": storage.output_location(job["_id"]),
+            "output_path": storage.output_location(job),
         }
     }
 
@@ -93,7 +93,7 @@ def _params(job: Job, storage: JobStorage) -> dict[str, Any]:
         "sagemaker_inference_endpoint_id": job["endpoint_id"],
         "sagemaker_inference_endpoint_name": job["endpoint"],
         "sagemaker_inference_instance_type": job["instance_type"],
-        "output_path": storage.output_location(job["_id"]),
+        "output_path": storage.output_location(job),
     }
 
 

@@ -98,6 +98,8 @@ class Line(JobRecords):
                     "endpoint": endpoint["name"],
                     "endpoint_id": endpoint["id"],
                     "instance_type": endpoint["instance_type"],
+                    "backend": endpoint["backend"],
+                    "output_location": None,
                     "rank": rank,
                 }
             },

@@ -24,6 +24,13 @@ class Parts:
     bells: Bells
     events: JobEvents
 
+    def ring(self, job: Job) -> None:
+        """Those who could take the job hear that it waits."""
+        if job.get("backend") == "sagemaker":
+            self.bells.submit(job["endpoint"])
+        else:
+            self.bells.ring(job["endpoint"])
+
     def tell(self, job: Job) -> None:
         """Those who wait for the job hear how it stands."""
         standing = {name: job.get(name) for name in ("status", "attempt", "progress")}

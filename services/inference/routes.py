@@ -14,6 +14,7 @@ from services.inference.current import current_parts, owner_filter, visible_job
 from services.inference.errors import AlreadyFinished
 from services.inference.job_view import created_view, job_view, started_view
 from services.inference.records import Job
+from services.inference.sagemaker.repository import BACKEND as SAGEMAKER
 from services.inference.schemas import (
     ABOUT_THE_JOB,
     CreatedShape,
@@ -75,6 +76,9 @@ def _start(job: Job) -> Response:
     job = parts.start.start(job, current_caller().name)
     if job["inference_type"] == "Async":
         return answer(202, "inference started", started_view(job, parts.storage))
+    if job.get("backend") == SAGEMAKER:
+        # The invocation is made in this process; whoever waits for its end holds no connection meanwhile.
+        parts.sagemaker.submission.submit(job["endpoint"])
     return answer(200, "OK", _shown(parts.start.wait(job["_id"])))
 
 

@@ -44,7 +44,15 @@ class JobRunning:
         self._parts.shares.claimed(first["endpoint"], first["rank"])
         for job in claimed:
             self._parts.tell(job)
-        return [self._for_worker(job) for job in claimed]
+        return [self.for_worker(job) for job in claimed]
+
+    def take(self, holder: str, endpoint: str) -> Job | None:
+        """The first job in an endpoint's line, for somebody who hands it on."""
+        job = self._claim_first(holder, [endpoint])
+        if job is not None:
+            self._parts.shares.claimed(endpoint, job["rank"])
+            self._parts.tell(job)
+        return job
 
     def _claim_first(self, worker_id: str, endpoints: list[str]) -> Job | None:
         for endpoint in self._parts.line.lines(endpoints):
@@ -57,7 +65,7 @@ class JobRunning:
         progress = {name: report[name] for name in ("step", "steps", "image", "images")}
         changes: dict[str, Any] = {"progress": progress}
         if report["event"]:
-            changes[f"timeline.{report['event']}"] = _moment(report["at"])
+            changes[f"timeline.{report['event']}"] = moment_of(report["at"])
         job = self._parts.attempts.renew(job_id, worker_id, attempt, self._lease_seconds, changes)
         if job is None:
             raise AttemptOver
@@ -73,14 +81,20 @@ class JobRunning:
         return self._parts.storage.result_upload_urls(job_id, files, self._lease_seconds)
 
     def complete(
-        self, job_id: str, worker_id: str, attempt: int, images: list[str], timings: dict[str, Any]
+        self,
+        job_id: str,
+        worker_id: str,
+        attempt: int,
+        images: list[str],
+        timings: dict[str, Any],
+        folder: str = "",
     ) -> None:
         """running → succeed. Raises AttemptOver."""
         if not self._parts.attempts.is_held(job_id, worker_id, attempt):
             raise AttemptOver
         # Before the change of state: whoever sees `succeed` finds everything there.
         self._parts.storage.write_output(job_id, raw_output(job_id, images))
-        job = self._parts.attempts.complete(job_id, worker_id, attempt, images, timings)
+        job = self._parts.attempts.complete(job_id, worker_id, attempt, images, timings, folder)
         if job is None:
             raise AttemptOver
         self._parts.tell(job)
@@ -94,9 +108,15 @@ class JobRunning:
             job = self._parts.attempts.retry(job_id, worker_id, attempt, reason, self._max_attempts)
         self._given_on(job)
 
-    def release(self, job_id: str, worker_id: str, attempt: int) -> None:
-        """running → queued by a worker that stops. Raises AttemptOver."""
-        self._given_on(self._parts.attempts.release(job_id, worker_id, attempt))
+    def release(
+        self,
+        job_id: str,
+        worker_id: str,
+        attempt: int,
+        reason: str = "given back by a worker that stops",
+    ) -> None:
+        """running → queued, and no attempt has failed. Raises AttemptOver."""
+        self._given_on(self._parts.attempts.release(job_id, worker_id, attempt, reason))
 
     def requeue_expired(self) -> int:
         """Take jobs from workers that went silent; how many."""
@@ -109,10 +129,10 @@ class JobRunning:
         if job is None:
             raise AttemptOver
         if job["status"] == Status.QUEUED:
-            self._parts.bells.ring(job["endpoint"])
+            self._parts.ring(job)
         self._parts.tell(job)
 
-    def _for_worker(self, job: Job) -> dict[str, Any]:
+    def for_worker(self, job: Job) -> dict[str, Any]:
         files = [
             {name: model[name] for name in ("type", "name", "id", "size", "etag", "sha256")}
             | {"url": self._parts.storage.model_url(model["key"])}
@@ -137,7 +157,7 @@ class JobRunning:
         }
 
 
-def _moment(epoch: float | None) -> datetime:
+def moment_of(epoch: float | None) -> datetime:
     """The worker's time of an event, unless its clock is ahead of ours."""
     current = now()
     if epoch is None or not 0 < epoch < current.timestamp():

@@ -34,7 +34,7 @@ class JobStart:
             rank = self._parts.shares.next_rank(job["endpoint"], job["user"])
             queued = self._parts.jobs.queue(job["_id"], actor, summary, rank)
             if queued is not None:
-                self._parts.bells.ring(queued["endpoint"])
+                self._parts.ring(queued)
                 self._parts.tell(queued)
                 return queued
         # Somebody else started it meanwhile, or long ago.

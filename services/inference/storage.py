@@ -6,6 +6,7 @@ from typing import Any
 from services.common.s3 import ObjectStore
 
 LARGEST_PARAMETERS = 32 * 2**20
+OUTPUTS = "sagemaker_output"
 
 
 def parameters_key(task_type: str, job_id: str) -> str:
@@ -18,6 +19,11 @@ def result_prefix(job_id: str) -> str:
     return f"out/{job_id}/result/"
 
 
+def attempt_folder(attempt: int) -> str:
+    """The folder of one attempt's results below `result_prefix`, where attempts must not meet."""
+    return f"attempt-{attempt}/"
+
+
 def result_file(job_id: str) -> str:
     """The name of the parameter file beside the pictures."""
     return f"{job_id}_param.json"
@@ -25,7 +31,7 @@ def result_file(job_id: str) -> str:
 
 def output_key(job_id: str) -> str:
     """The raw output."""
-    return f"sagemaker_output/{job_id}.out"
+    return f"{OUTPUTS}/{job_id}.out"
 
 
 class JobStorage:
@@ -38,9 +44,9 @@ class JobStorage:
         """`s3://…` of the parameters."""
         return self._store.location(parameters_key(job["task_type"], job["_id"]))
 
-    def output_location(self, job_id: str) -> str:
-        """`s3://…` of the raw output."""
-        return self._store.location(output_key(job_id))
+    def output_location(self, job: dict[str, Any]) -> str:
+        """`s3://…` of the raw output; SageMaker says itself where it puts its own."""
+        return str(job.get("output_location") or self._store.location(output_key(job["_id"])))
 
     def upload_url(self, job: dict[str, Any]) -> str:
         """Where the client PUTs the parameters."""
@@ -58,9 +64,10 @@ class JobStorage:
         """Keep parameters that came inside a request."""
         self._store.write(parameters_key(job["task_type"], job["_id"]), text.encode())
 
-    def result_urls(self, job_id: str, names: list[str]) -> list[str]:
+    def result_urls(self, job: dict[str, Any], names: list[str]) -> list[str]:
         """Where a client fetches results."""
-        return [self._store.presign_get(result_prefix(job_id) + name) for name in names]
+        prefix = result_prefix(job["_id"]) + job.get("result_folder", "")
+        return [self._store.presign_get(prefix + name) for name in names]
 
     def result_upload_urls(self, job_id: str, names: list[str], seconds: int) -> dict[str, str]:
         """Where a worker PUTs results, for so many seconds."""
@@ -80,4 +87,6 @@ class JobStorage:
         """Remove every object of the job."""
         job_id = job["_id"]
         self._store.delete([parameters_key(job["task_type"], job_id), output_key(job_id)])
+        if job.get("output_location"):
+            self._store.delete_under(f"{OUTPUTS}/{job_id}-")  # SageMaker's answers, by attempt
         self._store.delete_under(result_prefix(job_id))

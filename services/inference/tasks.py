@@ -20,6 +20,22 @@ def requeue_expired_leases() -> int:
     return _context().running.requeue_expired()
 
 
+@app.task(name="inference.submit_to_sagemaker", ignore_result=True, time_limit=300)
+def submit_to_sagemaker(endpoint: str | None = None) -> None:
+    """Hand waiting jobs to one SageMaker endpoint, or to all."""
+    submission = _context().sagemaker.submission
+    if endpoint is None:
+        submission.submit_all()
+    else:
+        submission.submit(endpoint)
+
+
+@app.task(name="inference.pick_up_from_sagemaker", ignore_result=True, time_limit=300)
+def pick_up_from_sagemaker() -> int:
+    """Look for the answers of SageMaker endpoints."""
+    return _context().sagemaker.pick_up.look()
+
+
 @app.task(name="inference.sweep_deleted", ignore_result=True, time_limit=600)
 def sweep_deleted() -> int:
     """Forget deleted jobs once no worker can write for them any more."""

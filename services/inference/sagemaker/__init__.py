@@ -1,0 +1,1 @@
+"""Jobs of endpoints that run on Amazon SageMaker."""
