@@ -38,11 +38,13 @@ def after(key: str | None, moment_field: str) -> dict[str, Any]:
             raise ValueError
     except (ValueError, TypeError, OverflowError, OSError):
         raise BadRequest("last_evaluated_key is not one that this list has given") from None
+    # The bound is said twice: an index is read from there on only when it stands outside of $or.
     return {
+        moment_field: {"$lte": moment},
         "$or": [
             {moment_field: {"$lt": moment}},
             {moment_field: moment, "_id": {"$lt": last_id}},
-        ]
+        ],
     }
 
 

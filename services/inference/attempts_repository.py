@@ -33,6 +33,11 @@ class Attempts(JobRecords):
         """Keep what became known of the current attempt; the lease stays as it is."""
         self._jobs.update_one(_held(job_id, worker_id, attempt), {"$set": changes})
 
+    def run_together(self, worker_id: str, job_ids: list[str]) -> None:
+        """Note that a worker computes these as one batch."""
+        held = {"_id": {"$in": job_ids}, "status": Status.RUNNING, "lease.worker": worker_id}
+        self._jobs.update_many(held, {"$set": {"together": len(job_ids)}})
+
     def is_held(self, job_id: str, worker_id: str, attempt: int) -> bool:
         """Whether this is the current attempt."""
         return self._jobs.find_one(_held(job_id, worker_id, attempt), {"_id": True}) is not None

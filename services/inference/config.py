@@ -10,6 +10,7 @@ from services.common.settings import (
     secret,
     setting,
 )
+from services.inference.limits import NO_LIMITS, LimitTable
 from services.inference.sagemaker.settings import SageMakerSettings
 
 
@@ -51,6 +52,12 @@ class Config:
         "after so long a stream ends, and its client comes back with credentials",
         default=900.0,
         parse=float,
+    )
+    limits: LimitTable = setting(  # noqa: RUF009 - a field, as the others
+        "INFERENCE_LIMITS",
+        "JSON: what users may ask for, by role and user (docs/scheduling.md)",
+        default=NO_LIMITS,
+        parse=LimitTable.parse,
     )
     log_level: str = setting("LOG_LEVEL", "least level of log lines", default="INFO")
 

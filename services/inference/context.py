@@ -15,7 +15,9 @@ from services.inference.deletion import EndpointEnd, JobDeletion
 from services.inference.deployments import Deployments
 from services.inference.fairness import FairShare
 from services.inference.line_repository import Line
+from services.inference.pace import Pace
 from services.inference.parts import Parts
+from services.inference.quotas_repository import Quotas
 from services.inference.repository import Jobs
 from services.inference.running import JobRunning
 from services.inference.sagemaker import wiring as sagemaker_wiring
@@ -23,6 +25,7 @@ from services.inference.sagemaker.wiring import SageMaker
 from services.inference.starting import JobStart
 from services.inference.storage import JobStorage
 from services.inference.streams import StreamLimits, Streams
+from services.inference.waiting import Instances, Waiting
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,15 @@ class Context(Parts):
     endpoint_end: EndpointEnd
     deployments: Deployments
     sagemaker: SageMaker
+    waiting: Waiting
 
     def prepare(self) -> None:
         """Make what the service stands on: indexes and the bucket; all of it may be there already."""
         self.jobs.ensure_indexes()
         self.shares.ensure_indexes()
         self.sagemaker.invocations.ensure_indexes()
+        self.pace.ensure_indexes()
+        self.quotas.ensure_indexes()
         self.store.ensure_bucket()
 
 
@@ -59,6 +65,8 @@ def open_context(config: Config) -> Context:
         line=Line(database),
         attempts=Attempts(database),
         shares=FairShare(database),
+        pace=Pace(database),
+        quotas=Quotas(database),
         storage=JobStorage(store),
         bells=Bells(make_celery("inference-bells", broker_url=config.redis_url)),
         events=JobEvents(config.redis_url),
@@ -69,14 +77,14 @@ def open_context(config: Config) -> Context:
         for url in (config.internal.users_url, config.checkpoints_url, config.endpoints_url)
     )
     limits = StreamLimits(config.event_streams, config.event_streams_per_user, config.event_stream_seconds)
-    running = JobRunning(parts, config.lease_seconds, config.max_attempts)
+    running = JobRunning(parts, config.lease_seconds, config.max_attempts, config.limits.limits_running)
     return Context(
         **vars(parts),
         config=config,
         database=database,
         store=store,
-        creation=JobCreation(parts, users, checkpoints, endpoints),
-        start=JobStart(parts, config.realtime_wait_seconds),
+        creation=JobCreation(parts, config.limits, users, checkpoints, endpoints),
+        start=JobStart(parts, config.limits, config.realtime_wait_seconds),
         running=running,
         deletion=JobDeletion(parts, config.lease_seconds),
         checkpoints=checkpoints,
@@ -84,4 +92,5 @@ def open_context(config: Config) -> Context:
         endpoint_end=EndpointEnd(parts, endpoints),
         deployments=Deployments(endpoints),
         sagemaker=sagemaker_wiring.wire(parts, running, database, store, endpoints, config.sagemaker),
+        waiting=Waiting(parts.line, parts.pace, Instances(endpoints)),
     )

@@ -8,6 +8,7 @@ from services.common.identity import Caller
 from services.common.service_client import ServiceClient
 from services.inference.errors import CheckpointsNotFound, EndpointNotAvailable, NoEndpoint
 from services.inference.job_view import NO_VAE_MODEL
+from services.inference.limits import LimitTable
 from services.inference.parts import Parts
 from services.inference.records import Job
 
@@ -18,9 +19,15 @@ class JobCreation:
     """Resolves what a request names, and keeps the job."""
 
     def __init__(
-        self, parts: Parts, users: ServiceClient, checkpoints: ServiceClient, endpoints: ServiceClient
+        self,
+        parts: Parts,
+        limits: LimitTable,
+        users: ServiceClient,
+        checkpoints: ServiceClient,
+        endpoints: ServiceClient,
     ) -> None:
         self._parts = parts
+        self._limits = limits
         self._users = users
         self._checkpoints = checkpoints
         self._endpoints = endpoints
@@ -28,8 +35,9 @@ class JobCreation:
     def create(self, wanted: dict[str, Any], caller: Caller) -> Job:
         """Keep a new job, or find the one that a repeated call has made.
 
-        Raises Forbidden, CheckpointsNotFound, NoEndpoint, EndpointNotAvailable.
+        Raises Forbidden, CheckpointsNotFound, NoEndpoint, EndpointNotAvailable, PriorityRefused.
         """
+        self.check_priority(wanted["priority"], caller)
         owner, roles = self._owner(wanted.get("user_id"), caller)
         models = self._models(wanted["models"], owner, roles, caller)
         name = wanted.get("sagemaker_endpoint_name") or wanted.get("sagemaker_endpoint")
@@ -44,6 +52,7 @@ class JobCreation:
             "instance_type": endpoint["instance_type"],
             "backend": endpoint["backend"],
             "models": models,
+            "priority": wanted["priority"] or 0,
             "filters": wanted["filters"],
             "request_id": wanted.get("request_id"),
         }
@@ -51,6 +60,11 @@ class JobCreation:
             create=lambda job_id: self._parts.jobs.add({"_id": job_id} | job),
             find=lambda job_id: self._parts.jobs.find(job_id, owner),
         )
+
+    def check_priority(self, priority: int | None, caller: Caller) -> None:
+        """Raises PriorityRefused when the caller may not give a job this priority."""
+        if priority is not None and not caller.may("inference:all"):
+            self._limits.of(caller.name, caller.roles).check_priority(priority)
 
     def _owner(self, user_id: str | None, caller: Caller) -> tuple[str, list[str]]:
         """The user whom the job belongs to: the caller, or another for whom the caller may act."""

@@ -27,6 +27,7 @@ class JobDeletion:
         swept = self._parts.jobs.hidden_before(now() - timedelta(seconds=2 * self._lease_seconds))
         for job in swept:
             self._parts.storage.delete_all(job)
+            self._parts.quotas.forget(job)
             self._parts.jobs.remove(job["_id"])
         return len(swept)
 
@@ -54,8 +55,8 @@ class EndpointEnd:
         for number, job in enumerate(waiting):
             if others:
                 other = others[number % len(others)]
-                rank = self._parts.shares.next_rank(other["name"], job["user"])
-                if moved := self._parts.line.move(job["_id"], name, other, rank):
+                turn = self._parts.shares.next_turn(other["name"], job["user"])
+                if moved := self._parts.line.move(job["_id"], name, other, turn):
                     self._parts.ring(moved)
                 continue
             reason = (

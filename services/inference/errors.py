@@ -1,6 +1,6 @@
 """Failures of the inference service, by name."""
 
-from services.common.errors import ApiError, BadRequest, Conflict, NotFound
+from services.common.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 
 
 class InferenceNotFound(NotFound):
@@ -83,3 +83,42 @@ class StillRunning(ApiError):
 
     status = 504
     message = "the job is not finished yet and goes on: ask GET /inferences/{id}"
+
+
+class PriorityRefused(Forbidden):
+    """A priority above what the caller's roles may give."""
+
+    def __init__(self, priority: int, highest: int) -> None:
+        super().__init__(f"priority may be at most {highest} for your roles, not {priority}")
+
+
+class QuotaExceeded(ApiError):
+    """A limit of the user's is reached; later it will not be."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
+class TooManyWaiting(QuotaExceeded):
+    """All places in line that the user may have are taken."""
+
+    def __init__(self, limit: int, retry_after: int = 10) -> None:
+        super().__init__(
+            f"{limit} of your jobs wait already, and your roles allow no more: start this one when one of "
+            "them has begun or is cancelled",
+            retry_after,
+        )
+        self.limit = limit
+
+
+class TooManyImages(QuotaExceeded):
+    """The day's images do not suffice for the job."""
+
+    def __init__(self, limit: int, spent: int, images: int, retry_after: int) -> None:
+        super().__init__(
+            f"your roles allow {limit} images a day (UTC), {spent} of today's are taken and this job makes "
+            f"{images}",
+            retry_after,
+        )

@@ -41,7 +41,7 @@ def _attempt(body: dict[str, Any]) -> tuple[str, int]:
 def claim(body: dict[str, Any]) -> dict[str, Any]:
     """Jobs for a worker, each with an attempt number and a lease."""
     worker_id, _ = _attempt(body)
-    return {"jobs": _parts().running.claim(worker_id, body["endpoints"], body["room"])}
+    return {"jobs": _parts().running.claim(worker_id, body["endpoints"], body["warm"], body["room"])}
 
 
 @blueprint.route("/jobs/<job_id>/progress", methods=["POST"])

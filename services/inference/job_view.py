@@ -6,11 +6,12 @@ from services.common.times import as_text
 from services.inference.records import Job
 from services.inference.states import Status, shown
 from services.inference.storage import JobStorage, result_file
+from services.inference.waiting import Place
 
 NO_VAE_MODEL = {"id": "VAE", "s3": "None", "type": "VAE"}
 
 
-def job_view(job: Job, storage: JobStorage, position: int | None) -> dict[str, Any]:
+def job_view(job: Job, storage: JobStorage, place: Place) -> dict[str, Any]:
     """The whole of `data` of GET /inferences/{id}."""
     job_id = job["_id"]
     images = job.get("image_names", [])
@@ -31,7 +32,9 @@ def job_view(job: Job, storage: JobStorage, position: int | None) -> dict[str, A
         "sagemakerRaw": raw_output(job_id, images) if finished else None,
         "inference_info_name": result_file(job_id) if finished else None,
         "progress": job.get("progress"),
-        "queue_position": position,
+        "priority": job.get("priority", 0),
+        "queue_position": place.position,
+        "estimated_wait_seconds": place.wait_seconds,
         "attempts": job["attempt"],
         "timeline": _timeline(job),
         "error": job.get("error"),

@@ -7,6 +7,8 @@ from services.common.events import JobEvents
 from services.inference.attempts_repository import Attempts
 from services.inference.fairness import FairShare
 from services.inference.line_repository import Line
+from services.inference.pace import Pace
+from services.inference.quotas_repository import Quotas
 from services.inference.records import Job
 from services.inference.repository import Jobs
 from services.inference.storage import JobStorage
@@ -14,12 +16,14 @@ from services.inference.storage import JobStorage
 
 @dataclass(frozen=True)
 class Parts:
-    """The truth (jobs, line, attempts, shares), the objects, and those who are told."""
+    """The truth (jobs, line, attempts, shares, pace, quotas), the objects, and those who are told."""
 
     jobs: Jobs
     line: Line
     attempts: Attempts
     shares: FairShare
+    pace: Pace
+    quotas: Quotas
     storage: JobStorage
     bells: Bells
     events: JobEvents

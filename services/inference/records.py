@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 
 from services.common.mongo import Documents
@@ -13,6 +14,40 @@ from services.inference.states import Status
 Job = dict[str, Any]
 ALIVE = {"$ne": Status.DELETED}
 IN_LINE = [("rank", ASCENDING), ("queued_at", ASCENDING)]
+WAITING = {"status": {"$in": [Status.QUEUED, Status.RUNNING]}}
+# Only jobs that wait or run are in these, however many have ended.
+WAITING_INDEXES = {
+    "in line": [("endpoint", ASCENDING), ("status", ASCENDING), *IN_LINE, ("user", ASCENDING)],
+    "alike": [("endpoint", ASCENDING), ("status", ASCENDING), ("batch_key", ASCENDING), *IN_LINE],
+    "own line": [
+        ("user", ASCENDING),
+        ("status", ASCENDING),
+        ("endpoint", ASCENDING),
+        *IN_LINE,
+        ("priority", ASCENDING),
+    ],
+    "models in use": [("models.id", ASCENDING)],
+}
+NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
+
+
+def list_indexes(owner: list[str]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """The indexes of lists, of everybody's jobs (`owner` empty) or of each user's: name and fields.
+
+    A list names the values of every field before `created_at`, where need be all that there are: then any
+    filter is read in order, without a job that is not shown.
+    """
+    begin = [(name, ASCENDING) for name in owner]
+    chosen = [("status", ASCENDING), ("task_type", ASCENDING), *NEWEST_FIRST]
+    return [
+        (list_index(bool(owner), at_endpoint=False), begin + chosen),
+        (list_index(bool(owner), at_endpoint=True), [*begin, ("endpoint", ASCENDING), *chosen]),
+    ]
+
+
+def list_index(owned: bool, *, at_endpoint: bool) -> str:
+    """The name of the index of a list."""
+    return f"{'own' if owned else 'all'} jobs{' at an endpoint' if at_endpoint else ''}"
 
 
 def entry(status: Status, actor: str, at: datetime, reason: str | None = None) -> dict[str, Any]:
@@ -27,16 +62,12 @@ class JobRecords:
         self._jobs: Collection[Job] = database["jobs"]
 
     def ensure_indexes(self) -> None:
-        """Make the indexes that the queries below stand on."""
-        self._jobs.create_index([("user", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)])
-        self._jobs.create_index([("created_at", DESCENDING), ("_id", DESCENDING)])
-        waiting = {"status": {"$in": [Status.QUEUED, Status.RUNNING]}}
-        self._jobs.create_index(
-            [("endpoint", ASCENDING), ("status", ASCENDING), *IN_LINE],
-            partialFilterExpression=waiting,
-            name="line",
-        )
-        self._jobs.create_index("models.id", partialFilterExpression=waiting, name="models in use")
+        """Make the indexes that the queries stand on."""
+        for owner in ([], ["user"]):
+            for name, fields in list_indexes(owner):
+                self._jobs.create_index(fields, name=name)
+        for name, fields in WAITING_INDEXES.items():
+            self._jobs.create_index(fields, name=name, partialFilterExpression=WAITING)
         self._jobs.create_index(
             [("status", ASCENDING), ("lease.expires_at", ASCENDING)],
             partialFilterExpression={"status": {"$in": [Status.RUNNING, Status.DELETED]}},
@@ -53,6 +84,7 @@ class JobRecords:
         *,
         drop_lease: bool = False,
         reason: str | None = None,
+        session: ClientSession | None = None,
     ) -> Job | None:
         update: dict[str, Any] = {
             "$set": {"status": status} | values,
@@ -60,7 +92,9 @@ class JobRecords:
         }
         if drop_lease:
             update["$unset"] = {"lease": ""}
-        return self._jobs.find_one_and_update(expected, update, return_document=ReturnDocument.AFTER)
+        return self._jobs.find_one_and_update(
+            expected, update, return_document=ReturnDocument.AFTER, session=session
+        )
 
     def _fail(self, expected: dict[str, Any], actor: str, reason: str) -> Job | None:
         at = now()

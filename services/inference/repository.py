@@ -3,13 +3,14 @@
 from datetime import datetime
 from typing import Any
 
-from pymongo import DESCENDING
+from pymongo.client_session import ClientSession
 
 from services.common.paging import after
 from services.common.times import now
 from services.inference.parameters import Summary
-from services.inference.records import ALIVE, Job, JobRecords, entry
-from services.inference.states import FINAL, SHOWN, Status
+from services.inference.records import ALIVE, NEWEST_FIRST, Job, JobRecords, entry, list_index
+from services.inference.scheduling import rank_of
+from services.inference.states import FINAL, SHOWN, TASK_TYPES, Status
 
 
 class Jobs(JobRecords):
@@ -29,15 +30,17 @@ class Jobs(JobRecords):
         last_key: str | None,
     ) -> list[Job]:
         """Jobs newest first, one more than `limit` when there is a next page."""
-        query: dict[str, Any] = {"status": ALIVE} | _owned_by(owner)
-        if filters.get("status"):
-            query["status"] = {"$in": SHOWN[str(filters["status"])]}
-        for name in ("task_type", "endpoint"):
-            if filters.get(name):
-                query[name] = filters[name]
+        status, task_type, endpoint = (filters.get(name) for name in ("status", "task_type", "endpoint"))
+        states = SHOWN[status] if status else [state for group in SHOWN.values() for state in group]
+        query: dict[str, Any] = _owned_by(owner) | {
+            "status": {"$in": states},
+            "task_type": {"$in": [task_type] if task_type else TASK_TYPES},
+        }
+        if endpoint:
+            query["endpoint"] = endpoint
         query |= after(last_key, "created_at")
-        order = [("created_at", DESCENDING), ("_id", DESCENDING)]
-        return list(self._jobs.find(query).sort(order).limit(limit + 1))
+        found = self._jobs.find(query).sort(NEWEST_FIRST).limit(limit + 1)
+        return list(found.hint(list_index(owner is not None, at_endpoint=bool(endpoint))))
 
     def standings(self, job_ids: list[str]) -> dict[str, Job]:
         """How these jobs stand, of those that are there."""
@@ -68,23 +71,32 @@ class Jobs(JobRecords):
         self._jobs.insert_one(job)
         return job
 
-    def queue(self, job_id: str, actor: str, summary: Summary, rank: int) -> Job | None:
+    def queue(
+        self,
+        job_id: str,
+        actor: str,
+        summary: Summary,
+        turn: int,
+        priority: int,
+        running_limit: int | None = None,
+        session: ClientSession | None = None,
+    ) -> Job | None:
         """created → queued; None when it is not created (any more)."""
         at = now()
-        return self._change(
-            {"_id": job_id, "status": Status.CREATED},
-            Status.QUEUED,
-            actor,
-            at,
-            {
-                "queued_at": at,
-                "rank": rank,
-                "seed": summary.seed,
-                "batch_key": summary.batch_key,
-                "steps": summary.steps,
-                "images": summary.images,
-            },
-        )
+        values: dict[str, Any] = {
+            "queued_at": at,
+            "priority": priority,
+            "rank": rank_of(turn, priority),
+            "overtaken": 0,
+            "seed": summary.seed,
+            "batch_key": summary.batch_key,
+            "steps": summary.steps,
+            "images": summary.images,
+        }
+        if running_limit is not None:
+            values["running_limit"] = running_limit
+        expected = {"_id": job_id, "status": Status.CREATED}
+        return self._change(expected, Status.QUEUED, actor, at, values, session=session)
 
     def cancel(self, job_id: str, actor: str) -> Job | None:
         """→ cancelled, wherever it is; None when its life is over."""

@@ -11,7 +11,7 @@ from services.common.identity import current_caller, requires
 from services.common.paging import next_key
 from services.common.web import ServiceBlueprint, read_json_object
 from services.inference.current import current_parts, owner_filter, visible_job
-from services.inference.errors import AlreadyFinished
+from services.inference.errors import AlreadyFinished, QuotaExceeded
 from services.inference.job_view import created_view, job_view, started_view
 from services.inference.records import Job
 from services.inference.sagemaker.repository import BACKEND as SAGEMAKER
@@ -23,15 +23,17 @@ from services.inference.schemas import (
     JobListShape,
     JobShape,
     ListInferences,
+    StartInference,
     brings_parameters,
 )
+from services.inference.waiting import NO_PLACE
 
 blueprint = ServiceBlueprint("inferences", __name__, description="Inference jobs")
 
 
 def _shown(job: Job) -> dict[str, Any]:
     parts = current_parts()
-    return job_view(job, parts.storage, parts.line.position(job))
+    return job_view(job, parts.storage, parts.waiting.place(job))
 
 
 @blueprint.route("/inferences", methods=["POST"])
@@ -46,8 +48,18 @@ def create_inference(wanted: dict[str, Any]) -> dict[str, Any] | Response:
     job = parts.creation.create(wanted | {"request_id": g.request_id}, current_caller())
     if text is None:
         return created_view(job, parts.storage)
+    return _start_inline(job, text)
+
+
+def _start_inline(job: Job, text: str) -> Response:
+    """Start a job with its parameters; one that may not start is not kept: nobody was told its id."""
+    parts = current_parts()
     parts.storage.write_parameters(job, text)
-    return _start(job)
+    try:
+        return _start(job)
+    except (BadRequest, QuotaExceeded):
+        parts.deletion.delete([job["_id"]], owner=None, actor=current_caller().name)
+        raise
 
 
 def _parameters_of(wanted: dict[str, Any]) -> str | None:
@@ -63,17 +75,20 @@ def _parameters_of(wanted: dict[str, Any]) -> str | None:
 
 
 @blueprint.route("/inferences/<job_id>/start", methods=["PUT"])
+@blueprint.arguments(StartInference)
 @blueprint.alt_response(202, description="An Async job waits for a worker")
 @blueprint.answers(200, JobShape)
 @requires("inference:create")
-def start_inference(job_id: str) -> Response:
+def start_inference(wanted: dict[str, Any], job_id: str) -> Response:
     """Start a job: Async answers at once, Real-time with the finished job."""
-    return _start(visible_job(job_id))
+    job = visible_job(job_id)
+    current_parts().creation.check_priority(wanted["priority"], current_caller())
+    return _start(job, wanted["priority"])
 
 
-def _start(job: Job) -> Response:
+def _start(job: Job, priority: int | None = None) -> Response:
     parts = current_parts()
-    job = parts.start.start(job, current_caller().name)
+    job = parts.start.start(job, current_caller().name, priority)
     if job["inference_type"] == "Async":
         return answer(202, "inference started", started_view(job, parts.storage))
     if job.get("backend") == SAGEMAKER:
@@ -103,8 +118,11 @@ def list_inferences(query: dict[str, Any]) -> dict[str, Any]:
     parts = current_parts()
     limit, owner = query["limit"], owner_filter(current_caller())
     found = parts.jobs.page(owner, query, limit, query["last_evaluated_key"])
+    places = parts.waiting.places(found[:limit])
     return {
-        "inferences": [_shown(job) for job in found[:limit]],
+        "inferences": [
+            job_view(job, parts.storage, places.get(job["_id"], NO_PLACE)) for job in found[:limit]
+        ],
         "last_evaluated_key": next_key(found, limit, "created_at"),
     }
 

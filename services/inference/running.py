@@ -6,6 +6,7 @@ from typing import Any
 
 from services.common.errors import BadRequest
 from services.common.times import now
+from services.inference.claiming import Claiming
 from services.inference.errors import AttemptOver
 from services.inference.job_view import raw_output
 from services.inference.parts import Parts
@@ -20,44 +21,24 @@ LONGEST_REASON = 1000
 class JobRunning:
     """The life of a job between claim and end; every change names the attempt that makes it."""
 
-    def __init__(self, parts: Parts, lease_seconds: int, max_attempts: int) -> None:
+    def __init__(self, parts: Parts, lease_seconds: int, max_attempts: int, limits_running: bool) -> None:
         self._parts = parts
+        self._claiming = Claiming(parts, lease_seconds, limits_running, self.requeue_expired)
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
 
-    def claim(self, worker_id: str, endpoints: list[str], room: int) -> list[dict[str, Any]]:
-        """The first job in line and, up to `room`, others that can be computed together with it."""
-        first = self._claim_first(worker_id, endpoints)
-        # Nobody else may be there to notice silent workers: the reaper needs Redis, claims do not.
-        if first is None and self.requeue_expired():
-            first = self._claim_first(worker_id, endpoints)
-        if first is None:
-            return []
-        claimed = [first]
-        while len(claimed) < room:
-            alike = self._parts.line.claim(
-                worker_id, first["endpoint"], self._lease_seconds, first["batch_key"]
-            )
-            if alike is None:
-                break
-            claimed.append(alike)
-        self._parts.shares.claimed(first["endpoint"], first["rank"])
+    def claim(self, worker_id: str, endpoints: list[str], warm: list[str], room: int) -> list[dict[str, Any]]:
+        """Jobs for a worker, as it is told of them."""
+        claimed = self._claiming.claim(worker_id, endpoints, warm, room)
         for job in claimed:
             self._parts.tell(job)
         return [self.for_worker(job) for job in claimed]
 
     def take(self, holder: str, endpoint: str) -> Job | None:
         """The first job in an endpoint's line, for somebody who hands it on."""
-        job = self._claim_first(holder, [endpoint])
-        if job is not None:
-            self._parts.shares.claimed(endpoint, job["rank"])
+        for job in self._claiming.claim(holder, [endpoint], warm=[], room=1):
             self._parts.tell(job)
-        return job
-
-    def _claim_first(self, worker_id: str, endpoints: list[str]) -> Job | None:
-        for endpoint in self._parts.line.lines(endpoints):
-            if job := self._parts.line.claim(worker_id, endpoint, self._lease_seconds):
-                return job
+            return job
         return None
 
     def report(self, job_id: str, worker_id: str, attempt: int, report: dict[str, Any]) -> None:
@@ -98,6 +79,8 @@ class JobRunning:
         if job is None:
             raise AttemptOver
         self._parts.tell(job)
+        seconds = (job["completed_at"] - job["started_at"]).total_seconds()
+        self._parts.pace.took(job["endpoint"], seconds / job.get("together", 1))
 
     def fail(self, job_id: str, worker_id: str, attempt: int, kind: str, message: str) -> None:
         """The request's fault fails the job, any other gives it another attempt. Raises AttemptOver."""

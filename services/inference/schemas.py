@@ -7,22 +7,25 @@ from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, valid
 from services.common.checkpoint_types import CHECKPOINT_TYPES
 from services.common.fields import MISSING, Body, Items, Object, Text, Whole
 from services.common.paging import PageQuery
-from services.inference.states import SHOWN
+from services.inference.scheduling import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITY_WORDS
+from services.inference.states import SHOWN, TASK_TYPES
 
-TASK_TYPES = (
-    "txt2img",
-    "img2img",
-    "extra-single-image",
-    "extra-batch-images",
-    "rembg",
-    "interrogate_clip",
-    "interrogate_deepbooru",
-)
 ENDPOINT_TYPES = ("Async", "Real-time")
 
 
 def _file_names() -> Items:
     return Items(Text(min_length=1, max_length=255), max_items=100)
+
+
+class Priority(Whole):
+    """How urgent a job is: a whole number, or a word for one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(minimum=LOWEST_PRIORITY, maximum=HIGHEST_PRIORITY, **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        word = PRIORITY_WORDS.get(value) if isinstance(value, str) else None
+        return super()._deserialize(value, attr, data, **kwargs) if word is None else word
 
 
 class CreateInference(Body):
@@ -35,6 +38,7 @@ class CreateInference(Body):
     inference_type = Text(load_default=None, allow_none=True, choices=ENDPOINT_TYPES)
     task_type = Text(required=True, choices=TASK_TYPES)
     models = Object(load_default=dict, keys=Text(choices=CHECKPOINT_TYPES), values=_file_names())
+    priority = Priority(load_default=None, allow_none=True)
     filters = Object(load_default=dict)
     sagemaker_endpoint_name = Text(load_default=None, allow_none=True, max_length=255)
     sagemaker_endpoint = Text(load_default=None, allow_none=True, max_length=255)
@@ -55,6 +59,12 @@ def brings_parameters(body: dict[str, Any]) -> bool:
 
 
 ABOUT_THE_JOB = frozenset(CreateInference._declared_fields)
+
+
+class StartInference(Body):
+    """What may be said when a job is started; older clients say other things here, which are ignored."""
+
+    priority = Priority(load_default=None, allow_none=True)
 
 
 class DeleteInferences(Body):
@@ -165,7 +175,9 @@ class JobShape(Schema):
     sagemakerRaw = fields.Dict(allow_none=True)
     inference_info_name = fields.String(allow_none=True)
     progress = fields.Nested(ProgressShape, allow_none=True)
+    priority = fields.Integer()
     queue_position = fields.Integer(allow_none=True)
+    estimated_wait_seconds = fields.Float(allow_none=True)
     attempts = fields.Integer()
     timeline = fields.Nested(TimelineShape)
     error = fields.String(allow_none=True)

@@ -4,7 +4,8 @@ from typing import Any
 
 from services.common.errors import BadRequest
 from services.inference.errors import AlreadyFinished, ParametersMissing, StillRunning
-from services.inference.parameters import read_parameters, summarise
+from services.inference.limits import LimitTable
+from services.inference.parameters import Summary, read_parameters, summarise
 from services.inference.parts import Parts
 from services.inference.records import Job
 from services.inference.states import Status
@@ -15,14 +16,15 @@ NEEDS_CHECKPOINT = {"txt2img", "img2img"}
 class JobStart:
     """created → queued, once; Real-time jobs are then waited for."""
 
-    def __init__(self, parts: Parts, wait_seconds: int) -> None:
+    def __init__(self, parts: Parts, limits: LimitTable, wait_seconds: int) -> None:
         self._parts = parts
+        self._limits = limits
         self._wait_seconds = wait_seconds
 
-    def start(self, job: Job, actor: str) -> Job:
+    def start(self, job: Job, actor: str, priority: int | None = None) -> Job:
         """Queue the job; a second start changes nothing and returns the job as it is.
 
-        Raises ParametersMissing, ParametersNotJson, ParametersRefused, AlreadyFinished.
+        Raises ParametersMissing, ParametersNotJson, ParametersRefused, AlreadyFinished, QuotaExceeded.
         """
         if job["status"] == Status.CREATED:
             self._check_models(job)
@@ -31,8 +33,7 @@ class JobStart:
                 raise ParametersMissing
             model_ids = [model["id"] for model in job["models"]]
             summary = summarise(job["task_type"], read_parameters(content), model_ids)
-            rank = self._parts.shares.next_rank(job["endpoint"], job["user"])
-            queued = self._parts.jobs.queue(job["_id"], actor, summary, rank)
+            queued = self._queue(job, actor, summary, job["priority"] if priority is None else priority)
             if queued is not None:
                 self._parts.ring(queued)
                 self._parts.tell(queued)
@@ -42,6 +43,23 @@ class JobStart:
         if current["status"] == Status.CANCELLED:
             raise AlreadyFinished(job["_id"], current["status"])
         return current
+
+    def _queue(self, job: Job, actor: str, summary: Summary, priority: int) -> Job | None:
+        limits = self._limits.of(job["user"], job["roles"])
+        limits.check(summary)
+        turn = self._parts.shares.next_turn(job["endpoint"], job["user"])
+        queued = self._parts.quotas.start(
+            job,
+            summary.images,
+            limits,
+            lambda session: self._parts.jobs.queue(
+                job["_id"], actor, summary, turn, priority, limits.running, session
+            ),
+        )
+        # A user's turns go to the most urgent first. Dying in between costs this job its better turn.
+        if queued is not None and (earlier := self._parts.line.give_way(queued)) is not None:
+            self._parts.line.take_turn(queued, earlier)
+        return queued
 
     def wait(self, job_id: str) -> Job:
         """The finished job. Raises StillRunning when it takes longer than the gateway waits."""

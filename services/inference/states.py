@@ -1,4 +1,4 @@
-"""The states of a job, and which of them clients see."""
+"""The states of a job, which of them clients see, and what jobs may do."""
 
 from enum import StrEnum
 
@@ -32,6 +32,16 @@ SHOWN = {
     "failed": [Status.FAILED],
     "cancelled": [Status.CANCELLED],
 }
+
+TASK_TYPES = (
+    "txt2img",
+    "img2img",
+    "extra-single-image",
+    "extra-batch-images",
+    "rembg",
+    "interrogate_clip",
+    "interrogate_deepbooru",
+)
 
 
 def shown(status: str) -> str:

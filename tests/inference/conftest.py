@@ -1,5 +1,6 @@
 """The inference service alone, on real MongoDB, S3 and Redis."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,18 +78,23 @@ class Service:
         assert response.status_code == 201, response.json
         return response.json["data"]["inference"]
 
-    def started(
+    def prepared(
         self,
         parameters: str = '{"prompt": "a red circle", "width": 64, "height": 64}',
         user: str = "ann",
         **changes: Any,
     ) -> str:
-        """The id of a job that waits in line."""
+        """The id of a job that only needs to be started."""
         job = self.create(user_id=user, **changes)
         requests.put(job["api_params_s3_upload_url"], data=parameters, timeout=10).raise_for_status()
-        response = self.put(f"/inferences/{job['id']}/start")
-        assert response.status_code == 202, response.json
         return str(job["id"])
+
+    def started(self, *parameters: str, **changes: Any) -> str:
+        """The id of a job that waits in line."""
+        job_id = self.prepared(*parameters, **changes)
+        response = self.put(f"/inferences/{job_id}/start")
+        assert response.status_code == 202, response.json
+        return job_id
 
     def claimed(self, worker: str = "worker-1") -> dict[str, Any]:
         """The next job in line, claimed."""
@@ -160,6 +166,26 @@ def application(
 @pytest.fixture()
 def service(application: Flask, keys: Keys, others: Neighbours) -> Service:
     context = application.extensions["inference"]
-    for name in ("jobs", "shares"):
+    for name in ("jobs", "shares", "paces"):
         context.database[name].delete_many({})
     return Service(application.test_client(), context, keys, others)
+
+
+@pytest.fixture()
+def limited(
+    environment: Callable[..., dict[str, str]], keys: Keys, others: Neighbours
+) -> Iterator[Callable[..., Service]]:
+    """Makes a service whose users have limits."""
+    contexts: list[Context] = []
+
+    def make(**limits: Any) -> Service:
+        urls = dict.fromkeys(("CHECKPOINTS_URL", "ENDPOINTS_URL", "USERS_URL"), others.url)
+        variables = environment(INFERENCE_LIMITS=json.dumps(limits), **urls)
+        app = create_app(read_settings(Config, variables), users_keys=keys)
+        contexts.append(app.extensions["inference"])
+        return Service(app.test_client(), contexts[-1], keys, others)
+
+    yield make
+    for context in contexts:
+        context.database.client.drop_database(context.database.name)
+        context.database.client.close()
