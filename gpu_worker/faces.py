@@ -44,6 +44,7 @@ Array = NDArray[np.float32]
 class FaceRestorer:
     """A detector and a network that restores aligned faces of 512 by 512 pixels."""
 
+    kind: str
     detector: OnnxModel
     network: OnnxModel
 
@@ -91,7 +92,7 @@ def find_restorer(context: TaskContext, field: str, kind: str) -> FaceRestorer:
             f"{field} needs {' and '.join(missing)} (or other .onnx files that have {kind} and "
             f"{DETECTOR} in their names) in models.{FACE_TYPE}"
         )
-    return FaceRestorer(load_onnx(context, detector), load_onnx(context, network))
+    return FaceRestorer(kind, load_onnx(context, detector), load_onnx(context, network))
 
 
 def first_restorer(context: TaskContext, field: str) -> FaceRestorer:

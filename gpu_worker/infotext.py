@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 
 from gpu_worker import VERSION
 
@@ -83,6 +84,7 @@ def request_from(infotext: str) -> dict[str, object]:
     if "Clip skip" in fields:
         settings["CLIP_stop_at_last_layers"] = int(fields["Clip skip"])
     return {
+        **_hires(fields),
         "prompt": fields["Prompt"],
         "negative_prompt": fields["Negative prompt"],
         "steps": int(fields["Steps"]),
@@ -95,3 +97,24 @@ def request_from(infotext: str) -> dict[str, object]:
         "eta": float(fields.get("Eta", 0.0)),
         "override_settings": settings,
     }
+
+
+def _hires(fields: dict[str, str]) -> dict[str, object]:
+    """What an infotext says of hires fix, with the names of requests."""
+    if "Hires upscaler" not in fields:
+        return {}
+    names: dict[str, tuple[str, Callable[[str], object]]] = {
+        "Denoising strength": ("denoising_strength", float),
+        "Hires upscale": ("hr_scale", float),
+        "Hires steps": ("hr_second_pass_steps", int),
+        "Hires upscaler": ("hr_upscaler", str),
+        "Hires sampler": ("hr_sampler_name", str),
+        "Hires schedule type": ("hr_scheduler", str),
+        "Hires CFG scale": ("hr_cfg", float),
+        "Hires prompt": ("hr_prompt", str),
+        "Hires negative prompt": ("hr_negative_prompt", str),
+    }
+    found = {key: read(fields[name]) for name, (key, read) in names.items() if name in fields}
+    if match := SIZE.match(fields.get("Hires resize", "")):
+        found |= {"hr_resize_x": int(match[1]), "hr_resize_y": int(match[2])}
+    return {"enable_hr": True, **found}

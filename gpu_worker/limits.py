@@ -41,6 +41,20 @@ LIMITS: dict[str, Limit] = {
     "s_noise": Limit(1.0, 0.0, 10.0),
     "s_churn": Limit(0.0, 0.0, 100.0),
     "CLIP_stop_at_last_layers": Limit(1, 1, 12, whole=True),
+    # Those of the WebUI's StableDiffusionProcessingImg2Img.
+    "denoising_strength": Limit(0.75, 0.0, 1.0),
+    "img2img.resize_mode": Limit(0, 0, 3, whole=True),
+    "image_cfg_scale": Limit(1.5, 0.0, 100.0),
+    "initial_noise_multiplier": Limit(1.0, 0.0, 2.0),
+    "mask_blur": Limit(4, 0, 256),
+    "inpainting_fill": Limit(0, 0, 3, whole=True),
+    "inpaint_full_res_padding": Limit(0, 0, 1024, whole=True),
+    # Those of the WebUI's StableDiffusionProcessingTxt2Img; 0 means that another field decides.
+    "hr_scale": Limit(2.0, 1.0, 8.0),
+    "hr_resize_x": Limit(0, 0, 4096, whole=True),
+    "hr_resize_y": Limit(0, 0, 4096, whole=True),
+    "hr_second_pass_steps": Limit(0, 0, 150, whole=True),
+    "hr_cfg": Limit(0.0, 0.0, 100.0),
     # Those of the WebUI's ExtrasBaseRequest; the sizes are bounded by the pixels of the result.
     "extras.resize_mode": Limit(0, 0, 1, whole=True),
     "upscaling_resize": Limit(2.0, 1.0, 8.0),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpu_worker.errors import RequestFault
+from gpu_worker.hires_parameters import KNOWN as HIRES_NAMES
+from gpu_worker.image_parameters import KNOWN as IMAGE_NAMES
 from gpu_worker.limits import (
     LIMITS,
     MAX_DEPTH,
@@ -51,11 +53,14 @@ KNOWN = frozenset(
         "save_images",
         "do_not_save_samples",
         "do_not_save_grid",
+        "tiling",
+        "restore_faces",
         "comments",
         "force_task_id",
         "infotext",
     ]
 )
+KNOWN_BY_TASK = {"txt2img": KNOWN | HIRES_NAMES, "img2img": KNOWN | IMAGE_NAMES}
 KNOWN_SETTINGS = frozenset({"sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers"})
 AUTOMATIC_VAE = frozenset({"", "automatic", "none"})
 
@@ -123,8 +128,10 @@ def check_depth(document: dict[str, Any]) -> None:
     raise RequestFault(f"the parameters are not usable: they are nested more than {MAX_DEPTH} deep")
 
 
-def parse_text_to_image(document: Mapping[str, Any], drawn_seed: int) -> TextToImage:
-    """Checks a request body of the WebUI's ``/sdapi/v1/txt2img``; `drawn_seed` is used where it says -1.
+def parse_text_to_image(
+    document: Mapping[str, Any], drawn_seed: int, task_type: str = "txt2img"
+) -> TextToImage:
+    """Checks what the WebUI's txt2img and img2img have in common; `drawn_seed` is used where it says -1.
 
     Raises `RequestFault` naming the field for values out of limits and for wishes that this worker cannot
     honour and that would change the picture.
@@ -132,7 +139,7 @@ def parse_text_to_image(document: Mapping[str, Any], drawn_seed: int) -> TextToI
     settings = document.get("override_settings") or {}
     if not isinstance(settings, dict):
         raise RequestFault(f"override_settings must be an object, not {shown(settings)}")
-    _refuse_unhonoured(document)
+    _refuse_unhonoured(document, task_type)
     seed = whole("seed", document.get("seed"))
     subseed = whole("subseed", document.get("subseed"))
     request = TextToImage(
@@ -144,14 +151,14 @@ def parse_text_to_image(document: Mapping[str, Any], drawn_seed: int) -> TextToI
         cfg_scale=number("cfg_scale", document.get("cfg_scale")),
         width=_size("width", document),
         height=_size("height", document),
-        batch_size=whole("batch_size", document.get("batch_size")),
+        batch_size=_batch_size(document, task_type),
         n_iter=whole("n_iter", document.get("n_iter")),
         sampling=_sampling(document),
         eta=number("eta", document.get("eta")),
         clip_skip=whole("CLIP_stop_at_last_layers", settings.get("CLIP_stop_at_last_layers")),
         checkpoint=text("sd_model_checkpoint", settings.get("sd_model_checkpoint"), MAX_NAME_LENGTH) or None,
         vae=_vae_name(settings),
-        unsupported=_unsupported(document, settings),
+        unsupported=_unsupported(document, settings, KNOWN_BY_TASK[task_type]),
     )
     if request.image_count > MAX_IMAGES:
         raise RequestFault(
@@ -159,6 +166,14 @@ def parse_text_to_image(document: Mapping[str, Any], drawn_seed: int) -> TextToI
             f"{request.n_iter}"
         )
     return request
+
+
+def _batch_size(document: Mapping[str, Any], task_type: str) -> int:
+    """Several pictures to start from are a batch, as in the WebUI."""
+    sources = document.get("init_images")
+    if task_type == "img2img" and isinstance(sources, list) and len(sources) > 1:
+        return whole("batch_size", len(sources))
+    return whole("batch_size", document.get("batch_size"))
 
 
 def _size(name: str, document: Mapping[str, Any]) -> int:
@@ -178,14 +193,12 @@ def _vae_name(settings: Mapping[str, Any]) -> str | None:
     return None if name.casefold() in AUTOMATIC_VAE else name
 
 
-def _refuse_unhonoured(document: Mapping[str, Any]) -> None:
+def _refuse_unhonoured(document: Mapping[str, Any], task_type: str) -> None:
     """Fails for what would make another picture and is not built yet."""
+    for name in ("init_images", "mask"):
+        if document.get(name) and task_type == "txt2img":
+            raise RequestFault(f"{name} is for the task_type img2img: txt2img makes pictures from text alone")
     wishes = {
-        "enable_hr": bool(document.get("enable_hr")),
-        "init_images": bool(document.get("init_images")),
-        "mask": bool(document.get("mask")),
-        "tiling": document.get("tiling") is True,
-        "restore_faces": document.get("restore_faces") is True,
         "refiner_checkpoint": document.get("refiner_checkpoint") not in (None, "", "None"),
         "script_name": document.get("script_name") not in (None, "", "None"),
         "styles": bool(document.get("styles")),
@@ -229,9 +242,11 @@ def _is_enabled(script: Any) -> bool:
     return bool(arguments[0]) if isinstance(arguments, list) else True
 
 
-def _unsupported(document: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+def _unsupported(
+    document: Mapping[str, Any], settings: Mapping[str, Any], known: frozenset[str]
+) -> tuple[str, ...]:
     """Names the keys that carry a value and have no effect, for the result's ``info``."""
-    keys = [key for key, value in document.items() if key not in KNOWN and _says_something(value)]
+    keys = [key for key, value in document.items() if key not in known and _says_something(value)]
     keys += [f"override_settings.{key}" for key in settings if key not in KNOWN_SETTINGS]
     return tuple(key[:MAX_NAME_LENGTH] for key in keys[:MAX_REPORTED_KEYS])
 

@@ -77,12 +77,7 @@ def _refuse_other_tasks(architecture: Architecture, name: str) -> None:
         raise RequestFault(
             f"checkpoint {name} is an SDXL refiner, which cannot make pictures from text alone"
         )
-    if architecture.in_channels == 9:
-        raise RequestFault(
-            f"checkpoint {name} is an inpainting checkpoint ({architecture.family}, 9 channels): it needs "
-            "a mask"
-        )
-    if architecture.in_channels != 4:
+    if architecture.in_channels not in (4, 9):
         raise RequestFault(
             f"checkpoint {name} ({architecture.family}) takes {architecture.in_channels} channels: "
             "it cannot make pictures from text alone"

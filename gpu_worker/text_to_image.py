@@ -1,7 +1,7 @@
-"""The task txt2img: from a request body of the WebUI to pictures with infotext."""
+"""The tasks txt2img and img2img: from a request body of the WebUI to pictures with infotext."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,8 +11,8 @@ from PIL import Image
 from gpu_worker import VERSION, infotext
 from gpu_worker.denoising import Step
 from gpu_worker.errors import RequestFault
-from gpu_worker.generation import generate
 from gpu_worker.jobs import Job, ModelFile
+from gpu_worker.making import Making, from_pictures, from_words
 from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_image
 from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
 from gpu_worker.plan import ImageRequest, Plan
@@ -25,8 +25,21 @@ VAE_TYPE = "VAE"
 
 def run(context: TaskContext) -> TaskResult:
     """Makes the pictures of a txt2img job; raises `RequestFault`, `Passing`, `MachineFault` or `Dropped`."""
-    # 1. Everything that can be refused is refused before a model is loaded.
-    request = parse_text_to_image(context.parameters, context.job.seed)
+    return make_pictures(context, from_words)
+
+
+def run_from_pictures(context: TaskContext) -> TaskResult:
+    """Makes the pictures of an img2img job; raises what `run` raises."""
+    return make_pictures(context, from_pictures)
+
+
+def make_pictures(
+    context: TaskContext, choose_making: Callable[[TaskContext, TextToImage], Making]
+) -> TaskResult:
+    """The way of both tasks from a request body to pictures with infotext."""
+    # 1. Everything that can be refused is refused before a checkpoint is loaded.
+    request = parse_text_to_image(context.parameters, context.job.seed, context.job.task_type)
+    making = choose_making(context, request)
     refuse_networks(request.prompt, request.negative_prompt)
     checkpoint_file = choose_checkpoint(context.job, request.checkpoint)
     vae_file = choose_vae(context.job, request.vae)
@@ -38,16 +51,16 @@ def run(context: TaskContext) -> TaskResult:
     # 3. Pictures, one batch after the other.
     images: list[Image.Image] = []
     model = vae.model if vae else checkpoint.pipeline.vae
-    context.progress.start(request.image_count, request.steps)
+    context.progress.start(request.image_count, making.steps)
     for requests in _batches(request):
         context.progress.check()
         on_step = partial(_report, context.progress, finished=len(images), batch=len(requests))
-        images += generate(checkpoint, model, requests, plan_of(request), on_step)
+        images += making.make(checkpoint, model, requests, plan_of(request), on_step)
 
     # 4. What the pictures say about themselves.
-    texts = [_infotext(request, seed, checkpoint, vae) for seed in request.seeds]
+    texts = [_infotext(request, seed, checkpoint, vae, making.fields) for seed in request.seeds]
     pictures = [Picture(image, text) for image, text in zip(images, texts, strict=True)]
-    return TaskResult(pictures, _info(request, checkpoint, vae, texts))
+    return TaskResult(pictures, _info(request, checkpoint, vae, texts, making))
 
 
 def _report(progress: Progress, step: Step, finished: int, batch: int) -> None:
@@ -103,7 +116,13 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def _infotext(request: TextToImage, seed: int, checkpoint: LoadedCheckpoint, vae: LoadedVae | None) -> str:
+def _infotext(
+    request: TextToImage,
+    seed: int,
+    checkpoint: LoadedCheckpoint,
+    vae: LoadedVae | None,
+    more: Mapping[str, object],
+) -> str:
     fields: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": request.sampling.sampler,
@@ -117,12 +136,17 @@ def _infotext(request: TextToImage, seed: int, checkpoint: LoadedCheckpoint, vae
         "VAE": vae.name if vae else None,
         "Eta": f"{request.eta:g}" if request.eta else None,
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+        **more,
     }
     return infotext.write(request.prompt, request.negative_prompt, fields)
 
 
 def _info(
-    request: TextToImage, checkpoint: LoadedCheckpoint, vae: LoadedVae | None, texts: list[str]
+    request: TextToImage,
+    checkpoint: LoadedCheckpoint,
+    vae: LoadedVae | None,
+    texts: list[str],
+    making: Making,
 ) -> dict[str, Any]:
     """The WebUI's ``Processed.js()``, with what had no effect under ``unsupported``."""
     count = request.image_count
@@ -150,7 +174,10 @@ def _info(
         "sd_vae_name": vae.name if vae else None,
         "sd_vae_hash": vae.short_hash if vae else None,
         "denoising_strength": None,
-        "extra_generation_params": {"Schedule type": request.sampling.asked_schedule},
+        "extra_generation_params": {
+            "Schedule type": request.sampling.asked_schedule,
+            **{name: value for name, value in making.fields.items() if value is not None},
+        },
         "index_of_first_image": 0,
         "infotexts": texts,
         "styles": [],
@@ -158,5 +185,6 @@ def _info(
         "clip_skip": request.clip_skip,
         "version": f"sdfleet {VERSION}",
         "unsupported": list(request.unsupported),
-        "comments": prompt_warnings(request.prompt, request.negative_prompt),
+        "comments": [*prompt_warnings(request.prompt, request.negative_prompt), *making.comments],
+        **making.info,
     }

@@ -18,11 +18,13 @@ from gpu_worker.loop import Loop
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.tasks import Task
 from gpu_worker.text_to_image import run as text_to_image
+from gpu_worker.text_to_image import run_from_pictures as image_to_image
 
 log = logging.getLogger(__name__)
 
 TASKS: Mapping[str, Task] = {
     "txt2img": text_to_image,
+    "img2img": image_to_image,
     "extra-single-image": extras.run_single,
     "extra-batch-images": extras.run_batch,
     "rembg": background.run,

@@ -11,6 +11,7 @@ import torch
 
 from gpu_worker.config import WorkerConfig
 from gpu_worker.device import Device, choose_device
+from gpu_worker.pipelines import ModelMemory
 from gpu_worker.worker import Worker
 from tests.gpu_worker import tiny
 from tests.gpu_worker.platform import ENDPOINT, SECRET, Platform
@@ -85,3 +86,9 @@ def start_worker(platform: Platform, tmp_path: Path, device: Device) -> StartWor
             assert not thread.is_alive()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def memory(device: Device) -> ModelMemory:
+    """Keeps what tests load, the house checkpoint above all."""
+    return ModelMemory(device, None)

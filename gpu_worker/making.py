@@ -1,0 +1,135 @@
+"""What differs between ways to make the pictures of a request: from text, in two passes, from pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+
+from gpu_worker import inpainting
+from gpu_worker.faces import first_restorer
+from gpu_worker.generation import OnStep, generate
+from gpu_worker.hires import TwoPasses
+from gpu_worker.hires_parameters import parse_hires
+from gpu_worker.image_parameters import parse_image_to_image
+from gpu_worker.image_to_image import FromPictures
+from gpu_worker.limits import flag
+from gpu_worker.loading import Vae
+from gpu_worker.parameters import TextToImage
+from gpu_worker.pipelines import LoadedCheckpoint
+from gpu_worker.plan import ImageRequest, Plan
+from gpu_worker.starts import Wrap, first_step, from_text, keep
+from gpu_worker.tasks import TaskContext
+from gpu_worker.tiling import circular
+from gpu_worker.upscaling import find_upscaler
+
+
+class Make(Protocol):
+    """Makes the pictures of one batch; it may be called for one batch after the other."""
+
+    def __call__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        vae: Vae,
+        requests: Sequence[ImageRequest],
+        plan: Plan,
+        on_step: OnStep,
+    ) -> list[Image.Image]:
+        """Finished pictures, one for each request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """A way to make pictures: the `steps` that each takes, and what it adds to infotexts and ``info``."""
+
+    make: Make
+    steps: int
+    fields: Mapping[str, object] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    comments: tuple[str, ...] = ()
+
+
+def from_words(context: TaskContext, request: TextToImage) -> Making:
+    """txt2img, in two passes where hires fix is on; raises `RequestFault` before any checkpoint is loaded."""
+    wrap = keep
+    hires = parse_hires(context.parameters, request)
+    if hires is None:
+        making = Making(_one_pass(wrap), request.steps)
+    else:
+        upscaler = None if hires.is_latent else find_upscaler(context, "hr_upscaler", hires.upscaler)
+        passes = TwoPasses(hires, upscaler, wrap, context.progress.check)
+        second = hires.steps if hires.strength > 0 else 0
+        info = {"denoising_strength": hires.strength}
+        making = Making(passes.make, request.steps + second, hires.fields, info)
+    return _finished(context, making)
+
+
+def from_pictures(context: TaskContext, request: TextToImage) -> Making:
+    """img2img and inpainting; raises `RequestFault` before any checkpoint is loaded."""
+    asked = parse_image_to_image(context.parameters, request.batch_size)
+    prepared = inpainting.prepare(asked, request.width, request.height)
+    start = first_step(request.steps, asked.denoising_strength)
+    multiplier = asked.noise_multiplier
+    fields = {
+        "Denoising strength": f"{asked.denoising_strength:g}",
+        **inpainting.fields(asked),
+        "Noise multiplier": f"{multiplier:g}" if multiplier != 1 else None,
+    }
+    info = {"denoising_strength": asked.denoising_strength}
+    make = FromPictures(asked, prepared, start, keep).make
+    return _finished(context, Making(make, request.steps - start, fields, info, asked.comments))
+
+
+def _one_pass(wrap: Wrap) -> Make:
+    def make(
+        checkpoint: LoadedCheckpoint,
+        vae: Vae,
+        requests: Sequence[ImageRequest],
+        plan: Plan,
+        on_step: OnStep,
+    ) -> list[Image.Image]:
+        return generate(checkpoint, vae, requests, plan, on_step, wrap(from_text))
+
+    return make
+
+
+def _finished(context: TaskContext, making: Making) -> Making:
+    """Adds what the WebUI does round every way: seamless edges, and faces restored at the end."""
+    is_tiled = flag("tiling", context.parameters.get("tiling"))
+    restore = _restoring(context) if flag("restore_faces", context.parameters.get("restore_faces")) else None
+    if not is_tiled and restore is None:
+        return making
+
+    def make(
+        checkpoint: LoadedCheckpoint,
+        vae: Vae,
+        requests: Sequence[ImageRequest],
+        plan: Plan,
+        on_step: OnStep,
+    ) -> list[Image.Image]:
+        with circular(is_tiled, checkpoint.pipeline.unet, vae):
+            pictures = making.make(checkpoint, vae, requests, plan, on_step)
+        return [restore(picture) for picture in pictures] if restore else pictures
+
+    fields = {
+        **making.fields,
+        "Tiling": "True" if is_tiled else None,
+        "Face restoration": restore.kind if restore else None,
+    }
+    info = {**making.info, "restore_faces": restore is not None}
+    return Making(make, making.steps, fields, info, making.comments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Restoring:
+    kind: str
+    work: Callable[[Image.Image], Image.Image]
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        return self.work(picture)
+
+
+def _restoring(context: TaskContext) -> _Restoring:
+    restorer = first_restorer(context, "restore_faces")
+    check = context.progress.check
+    return _Restoring(restorer.kind, lambda picture: restorer.restore(picture, 0.5, check))
