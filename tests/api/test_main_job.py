@@ -97,7 +97,7 @@ def test_absurd_parameters_are_refused_at_the_start(
         ({"sampler_name": "Magic"}, "Magic"),
         ({"prompt": 7}, "prompt"),
         ({"cfg_scale": 1e300}, "cfg_scale"),
-        ({"enable_hr": True}, "enable_hr"),
+        ({"init_images": ["x"]}, "init_images"),
     ],
 )
 def test_what_the_worker_cannot_honour_fails_the_job_and_says_why(

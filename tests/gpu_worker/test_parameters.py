@@ -69,10 +69,6 @@ def test_a_value_out_of_limits_is_named(body: dict[str, Any], sentence: str | No
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"enable_hr": True}, "enable_hr"),
-        ({"init_images": ["x"]}, "init_images"),
-        ({"mask": "x"}, "mask"),
-        ({"tiling": True}, "tiling"),
         ({"subseed_strength": 0.5}, "subseed_strength"),
         ({"styles": ["s"]}, "styles"),
         ({"refiner_checkpoint": "r.safetensors"}, "refiner_checkpoint"),
@@ -82,6 +78,12 @@ def test_a_value_out_of_limits_is_named(body: dict[str, Any], sentence: str | No
 def test_a_wish_that_would_change_the_picture_fails_the_job(body: dict[str, Any], name: str) -> None:
     with pytest.raises(RequestFault, match=f"{name} is not supported"):
         parsed(**body)
+
+
+@pytest.mark.parametrize("name", ["init_images", "mask"])
+def test_pictures_to_start_from_are_for_img2img(name: str) -> None:
+    with pytest.raises(RequestFault, match=f"{name} is for the task_type img2img"):
+        parsed(**{name: ["x"]})
 
 
 def test_what_has_no_effect_is_reported() -> None:
