@@ -86,7 +86,7 @@ def replaced(key: str, shape: tuple[int, ...]) -> Any:
         (without(VAE_OUT), f'lacks the tensor "{VAE_OUT}"'),
         (replaced(LATE_UNET, (32, 32, 1, 1)), r"has shape \[32, 32, 1, 1\], \[64, 64, 3, 3\] is needed"),
         (replaced(UNET_IN, (32, 4, 0, 3)), "has shape"),
-        (replaced(UNET_IN, (32, 9, 3, 3)), "inpainting checkpoint"),
+        (replaced(UNET_IN, (32, 8, 3, 3)), "takes 8 channels"),
         (replaced(UNET_IN, (33, 4, 3, 3)), "cannot be used"),
         (lambda tensors: tensors.pop(UNET_IN), "no Stable Diffusion checkpoint"),
     ],
