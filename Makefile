@@ -49,7 +49,9 @@ test-slow: $(DEVELOP) ## run the tests that take minutes
 	@exec $(RUN) pytest -m slow $(ARGS)
 
 chaos: $(DEVELOP) ## kill processes of a working stack at random, and look for lost jobs
-	@exec $(RUN) pytest -m chaos $(ARGS)
+	@report=$$(mktemp); status=0; \
+	CHAOS_REPORT=$$report $(RUN) pytest -s -m chaos $(ARGS) || status=$$?; \
+	cat "$$report"; rm -f "$$report"; exit $$status
 
 fuzz: $(DEVELOP) ## send thousands of made-up requests to users and roles (schemathesis; FUZZ_CASES=2000)
 	@FUZZ_CASES=$${FUZZ_CASES:-2000} $(RUN) pytest tests/fuzz -s $(ARGS)

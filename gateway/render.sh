@@ -33,7 +33,7 @@ base_path=${BASE_PATH:-prod}
 base_path=${base_path#/}
 base_path=${base_path%/}
 check BASE_PATH "$base_path" '[A-Za-z0-9_-]+' "must be one path segment of letters, digits, _ and -"
-for resource in ping auth users roles api-keys audit checkpoint checkpoints endpoint endpoints inference inferences \
+for resource in ping auth users roles api-keys audit checkpoint checkpoints endpoint endpoints inference inferences webhooks \
     dataset datasets model models train trains training trainings; do
     [ "$base_path" != "$resource" ] || fail "BASE_PATH must not be the name of a resource"
 done

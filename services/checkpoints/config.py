@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.checkpoints.guard import parse_allowed
+from services.common.guard import parse_allowed
 from services.common.settings import InternalSettings, MongoSettings, S3Settings, read_settings, setting
 
 CONVERT, REFUSE = "convert", "refuse"

@@ -11,12 +11,12 @@ from services.checkpoints.checkpoint import IMPORTING, INITIAL, UPLOADING, Check
 from services.checkpoints.config import CONVERT
 from services.checkpoints.errors import ActsForAnother, KeyReused, NameTaken
 from services.checkpoints.filenames import check_names
-from services.checkpoints.guard import RefusedAddress, check_url
 from services.checkpoints.neighbours import Neighbours
 from services.checkpoints.repository import Repository
 from services.checkpoints.storage import key_of
 from services.checkpoints.wiring import Parts
 from services.common.errors import BadRequest
+from services.common.guard import RefusedAddress, check_url
 from services.common.identity import Caller
 from services.common.times import now
 

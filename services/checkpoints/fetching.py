@@ -12,13 +12,13 @@ import urllib3
 from services.checkpoints.checkpoint import File
 from services.checkpoints.errors import Cancelled
 from services.checkpoints.filenames import check_name
-from services.checkpoints.guard import GuardedSession, RefusedAddress
 from services.checkpoints.inspection import inspected
 from services.checkpoints.leases import Held
 from services.checkpoints.progress import Progress
 from services.checkpoints.repository import Repository
 from services.checkpoints.sources import Opened, SourceRefused, open_source
 from services.checkpoints.storage import CheckpointStorage, key_of
+from services.common.guard import GuardedSession, RefusedAddress
 
 PART_BYTES = 8 * 2**20
 MOST_PARTS = 9_000

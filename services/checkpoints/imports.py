@@ -10,13 +10,13 @@ from services.checkpoints.conversion import Conversion, NotConvertible
 from services.checkpoints.deletion import Deletion
 from services.checkpoints.errors import Cancelled, NameTaken, UnusableFileName
 from services.checkpoints.fetching import Fetch, ImportLimits
-from services.checkpoints.guard import RefusedAddress
 from services.checkpoints.leases import Held, exclusive
 from services.checkpoints.progress import Progress
 from services.checkpoints.repository import Repository
 from services.checkpoints.safetensors_header import InvalidHeader
 from services.checkpoints.sources import SourceRefused
 from services.checkpoints.storage import CheckpointStorage, folder
+from services.common.guard import RefusedAddress
 from services.common.times import now
 
 log = logging.getLogger(__name__)

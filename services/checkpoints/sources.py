@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 
-from services.checkpoints.guard import GuardedSession, check_url
+from services.common.guard import GuardedSession, check_url
 
 MOST_REDIRECTS = 5
 HEADER_SECONDS = 60.0

@@ -6,7 +6,7 @@ from services.common.identity import KeySource
 from services.common.logs import set_up_logs
 from services.common.mongo import ping
 from services.common.resource_service import make_resource_app
-from services.inference import internal_routes, routes, routes_events, routes_models
+from services.inference import internal_routes, routes, routes_events, routes_models, routes_webhooks
 from services.inference.config import Config
 from services.inference.context import open_context
 
@@ -23,6 +23,7 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
             routes.blueprint,
             routes_events.blueprint,
             routes_models.blueprint,
+            routes_webhooks.blueprint,
             internal_routes.blueprint,
         ],
         ready={"mongodb": lambda: ping(context.database), "s3": context.store.ping},

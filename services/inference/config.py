@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.common.guard import parse_allowed
 from services.common.settings import (
     InternalSettings,
     MongoSettings,
@@ -58,6 +59,21 @@ class Config:
         "JSON: what users may ask for, by role and user (docs/scheduling.md)",
         default=NO_LIMITS,
         parse=LimitTable.parse,
+    )
+    webhooks_allow: tuple[str, ...] = setting(
+        "WEBHOOKS_ALLOW",
+        "private hosts (host or host:port, by commas) that webhooks may be sent to",
+        default=(),
+        parse=parse_allowed,
+    )
+    webhook_attempts: int = setting(
+        "WEBHOOK_ATTEMPTS", "an event that no webhook took so often is given up", default=10, parse=int
+    )
+    webhook_retry_seconds: float = setting(
+        "WEBHOOK_RETRY_SECONDS",
+        "pause after the first attempt; four times as long after each further one, an hour at most",
+        default=5.0,
+        parse=float,
     )
     log_level: str = setting("LOG_LEVEL", "least level of log lines", default="INFO")
 

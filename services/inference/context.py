@@ -8,6 +8,7 @@ from services.common.mongo import Documents, open_database
 from services.common.queues import make_celery
 from services.common.s3 import ObjectStore
 from services.common.service_client import ServiceClient
+from services.inference.announcing import Announcing
 from services.inference.attempts_repository import Attempts
 from services.inference.config import Config
 from services.inference.creation import JobCreation
@@ -22,10 +23,13 @@ from services.inference.repository import Jobs
 from services.inference.running import JobRunning
 from services.inference.sagemaker import wiring as sagemaker_wiring
 from services.inference.sagemaker.wiring import SageMaker
+from services.inference.sending import Sender
 from services.inference.starting import JobStart
 from services.inference.storage import JobStorage
 from services.inference.streams import StreamLimits, Streams
 from services.inference.waiting import Instances, Waiting
+from services.inference.webhook_records import DeliveryRecords, WebhookRecords
+from services.inference.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Context(Parts):
     deletion: JobDeletion
     checkpoints: ServiceClient
     streams: Streams
+    webhook_records: WebhookRecords
+    deliveries: DeliveryRecords
+    webhooks: Webhooks
+    announcing: Announcing
     endpoint_end: EndpointEnd
     deployments: Deployments
     sagemaker: SageMaker
@@ -53,6 +61,8 @@ class Context(Parts):
         self.sagemaker.invocations.ensure_indexes()
         self.pace.ensure_indexes()
         self.quotas.ensure_indexes()
+        self.webhook_records.ensure_indexes()
+        self.deliveries.ensure_indexes()
         self.store.ensure_bucket()
 
 
@@ -76,6 +86,16 @@ def open_context(config: Config) -> Context:
         ServiceClient("inference", url, secret)
         for url in (config.internal.users_url, config.checkpoints_url, config.endpoints_url)
     )
+    webhook_records, deliveries = WebhookRecords(database), DeliveryRecords(database)
+    webhooks = Webhooks(webhook_records)
+    announcing = Announcing(
+        parts.jobs,
+        webhook_records,
+        deliveries,
+        Sender(config.webhooks_allow),
+        config.webhook_retry_seconds,
+        config.webhook_attempts,
+    )
     limits = StreamLimits(config.event_streams, config.event_streams_per_user, config.event_stream_seconds)
     running = JobRunning(parts, config.lease_seconds, config.max_attempts, config.limits.limits_running)
     return Context(
@@ -83,12 +103,16 @@ def open_context(config: Config) -> Context:
         config=config,
         database=database,
         store=store,
-        creation=JobCreation(parts, config.limits, users, checkpoints, endpoints),
+        creation=JobCreation(parts, config.limits, users, checkpoints, endpoints, webhooks),
         start=JobStart(parts, config.limits, config.realtime_wait_seconds),
         running=running,
         deletion=JobDeletion(parts, config.lease_seconds),
         checkpoints=checkpoints,
         streams=Streams(config.redis_url, parts.jobs.standings, limits),
+        webhook_records=webhook_records,
+        deliveries=deliveries,
+        webhooks=webhooks,
+        announcing=announcing,
         endpoint_end=EndpointEnd(parts, endpoints),
         deployments=Deployments(endpoints),
         sagemaker=sagemaker_wiring.wire(parts, running, database, store, endpoints, config.sagemaker),

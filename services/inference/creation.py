@@ -11,6 +11,7 @@ from services.inference.job_view import NO_VAE_MODEL
 from services.inference.limits import LimitTable
 from services.inference.parts import Parts
 from services.inference.records import Job
+from services.inference.webhooks import Webhooks
 
 BUILT_IN_VAES = {"Automatic", "None"}
 
@@ -25,12 +26,14 @@ class JobCreation:
         users: ServiceClient,
         checkpoints: ServiceClient,
         endpoints: ServiceClient,
+        webhooks: Webhooks,
     ) -> None:
         self._parts = parts
         self._limits = limits
         self._users = users
         self._checkpoints = checkpoints
         self._endpoints = endpoints
+        self._webhooks = webhooks
 
     def create(self, wanted: dict[str, Any], caller: Caller) -> Job:
         """Keep a new job, or find the one that a repeated call has made.
@@ -55,7 +58,7 @@ class JobCreation:
             "priority": wanted["priority"] or 0,
             "filters": wanted["filters"],
             "request_id": wanted.get("request_id"),
-        }
+        } | self._webhooks.of_new_job(owner, caller.key_id, wanted.get("webhook_url"))
         return create_once(
             create=lambda job_id: self._parts.jobs.add({"_id": job_id} | job),
             find=lambda job_id: self._parts.jobs.find(job_id, owner),

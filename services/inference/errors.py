@@ -78,6 +78,20 @@ class TooManyStreams(ApiError):
         )
 
 
+class WebhookNotFound(NotFound):
+    """No such webhook, or not the caller's."""
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"webhook with id {webhook_id} not found")
+
+
+class TooManyWebhooks(BadRequest):
+    """A user has as many as are allowed."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a user may have {most} webhooks: delete one first")
+
+
 class StillRunning(ApiError):
     """A Real-time job outlasted the wait."""
 

@@ -64,7 +64,13 @@ def created_view(job: Job, storage: JobStorage) -> dict[str, Any]:
                 {"id": model["id"], "name": [model["name"]], "type": model["type"]} for model in job["models"]
             ],
         }
+        | webhook_secret(job)
     }
+
+
+def webhook_secret(job: Job) -> dict[str, Any]:
+    """What its events are signed with, for whoever creates a job that names a webhook."""
+    return {"webhook_secret": job["webhook"]["secret"]} if "webhook" in job else {}
 
 
 def started_view(job: Job, storage: JobStorage) -> dict[str, Any]:

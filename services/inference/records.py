@@ -55,6 +55,11 @@ def entry(status: Status, actor: str, at: datetime, reason: str | None = None) -
     return {"status": status, "actor": actor, "at": at} | ({"reason": reason} if reason else {})
 
 
+def owned_by(owner: str | None) -> dict[str, Any]:
+    """The query part for what is a user's; None: everybody's."""
+    return {} if owner is None else {"user": owner}
+
+
 class JobRecords:
     """The collection `jobs`; its repositories are Jobs, Line and Attempts, by who changes a job."""
 
@@ -72,6 +77,9 @@ class JobRecords:
             [("status", ASCENDING), ("lease.expires_at", ASCENDING)],
             partialFilterExpression={"status": {"$in": [Status.RUNNING, Status.DELETED]}},
             name="leases",
+        )
+        self._jobs.create_index(
+            "status", partialFilterExpression={"webhooks_due": True}, name="ends to announce"
         )
 
     def _change(

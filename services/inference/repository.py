@@ -8,7 +8,7 @@ from pymongo.client_session import ClientSession
 from services.common.paging import after
 from services.common.times import now
 from services.inference.parameters import Summary
-from services.inference.records import ALIVE, NEWEST_FIRST, Job, JobRecords, entry, list_index
+from services.inference.records import ALIVE, NEWEST_FIRST, Job, JobRecords, entry, list_index, owned_by
 from services.inference.scheduling import rank_of
 from services.inference.states import FINAL, SHOWN, TASK_TYPES, Status
 
@@ -20,7 +20,7 @@ class Jobs(JobRecords):
 
     def find(self, job_id: str, owner: str | None) -> Job | None:
         """One job; `owner` None sees everybody's."""
-        return self._jobs.find_one({"_id": job_id, "status": ALIVE} | _owned_by(owner))
+        return self._jobs.find_one({"_id": job_id, "status": ALIVE} | owned_by(owner))
 
     def page(
         self,
@@ -32,7 +32,7 @@ class Jobs(JobRecords):
         """Jobs newest first, one more than `limit` when there is a next page."""
         status, task_type, endpoint = (filters.get(name) for name in ("status", "task_type", "endpoint"))
         states = SHOWN[status] if status else [state for group in SHOWN.values() for state in group]
-        query: dict[str, Any] = _owned_by(owner) | {
+        query: dict[str, Any] = owned_by(owner) | {
             "status": {"$in": states},
             "task_type": {"$in": [task_type] if task_type else TASK_TYPES},
         }
@@ -47,6 +47,15 @@ class Jobs(JobRecords):
         wanted = dict.fromkeys(("status", "attempt", "progress", "error", "image_names"), True)
         found = self._jobs.find({"_id": {"$in": job_ids}, "status": ALIVE}, wanted)
         return {job["_id"]: job for job in found}
+
+    def unannounced(self) -> list[Job]:
+        """Jobs that are over, and whose end somebody wants to hear of."""
+        over = {"$in": [Status.SUCCEED, Status.FAILED, Status.CANCELLED]}
+        return list(self._jobs.find({"webhooks_due": True, "status": over}).limit(500))
+
+    def announced(self, job_id: str) -> None:
+        """Everybody who wants to hear of the job's end is going to."""
+        self._jobs.update_one({"_id": job_id}, {"$unset": {"webhooks_due": ""}})
 
     def using(self, checkpoint_ids: list[str]) -> list[str]:
         """Those checkpoints that a waiting or running job needs."""
@@ -116,7 +125,7 @@ class Jobs(JobRecords):
         for job_id in job_ids:
             at = now()
             job = self._change(
-                {"_id": job_id, "status": ALIVE} | _owned_by(owner),
+                {"_id": job_id, "status": ALIVE} | owned_by(owner),
                 Status.DELETED,
                 actor,
                 at,
@@ -133,7 +142,3 @@ class Jobs(JobRecords):
     def remove(self, job_id: str) -> None:
         """Forget a deleted job for good."""
         self._jobs.delete_one({"_id": job_id, "status": Status.DELETED})
-
-
-def _owned_by(owner: str | None) -> dict[str, Any]:
-    return {} if owner is None else {"user": owner}

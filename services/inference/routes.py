@@ -12,7 +12,7 @@ from services.common.paging import next_key
 from services.common.web import ServiceBlueprint, read_json_object
 from services.inference.current import current_parts, owner_filter, visible_job
 from services.inference.errors import AlreadyFinished, QuotaExceeded
-from services.inference.job_view import created_view, job_view, started_view
+from services.inference.job_view import created_view, job_view, started_view, webhook_secret
 from services.inference.records import Job
 from services.inference.sagemaker.repository import BACKEND as SAGEMAKER
 from services.inference.schemas import (
@@ -56,7 +56,7 @@ def _start_inline(job: Job, text: str) -> Response:
     parts = current_parts()
     parts.storage.write_parameters(job, text)
     try:
-        return _start(job)
+        return _start(job, told_once=webhook_secret(job))
     except (BadRequest, QuotaExceeded):
         parts.deletion.delete([job["_id"]], owner=None, actor=current_caller().name)
         raise
@@ -86,15 +86,17 @@ def start_inference(wanted: dict[str, Any], job_id: str) -> Response:
     return _start(job, wanted["priority"])
 
 
-def _start(job: Job, priority: int | None = None) -> Response:
-    parts = current_parts()
+def _start(job: Job, priority: int | None = None, told_once: dict[str, Any] | None = None) -> Response:
+    """`told_once` is for the answer to a job's creation alone."""
+    parts, beside = current_parts(), told_once or {}
     job = parts.start.start(job, current_caller().name, priority)
     if job["inference_type"] == "Async":
-        return answer(202, "inference started", started_view(job, parts.storage))
+        started = started_view(job, parts.storage)["inference"] | beside
+        return answer(202, "inference started", {"inference": started})
     if job.get("backend") == SAGEMAKER:
         # The invocation is made in this process; whoever waits for its end holds no connection meanwhile.
         parts.sagemaker.submission.submit(job["endpoint"])
-    return answer(200, "OK", _shown(parts.start.wait(job["_id"])))
+    return answer(200, "OK", _shown(parts.start.wait(job["_id"])) | beside)
 
 
 @blueprint.route("/inferences/<job_id>", methods=["GET"])

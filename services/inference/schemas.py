@@ -42,6 +42,7 @@ class CreateInference(Body):
     filters = Object(load_default=dict)
     sagemaker_endpoint_name = Text(load_default=None, allow_none=True, max_length=255)
     sagemaker_endpoint = Text(load_default=None, allow_none=True, max_length=255)
+    webhook_url = Text(load_default=None, allow_none=True, max_length=2048)
     payload_string = Text(load_default=None, allow_none=True, max_length=32 * 2**20)
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
@@ -108,6 +109,7 @@ class CreatedJobShape(Schema):
     type = fields.String()
     api_params_s3_location = fields.String()
     api_params_s3_upload_url = fields.String()
+    webhook_secret = fields.String()
     models = fields.List(fields.Nested(ModelShape))
 
 

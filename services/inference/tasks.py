@@ -40,3 +40,9 @@ def pick_up_from_sagemaker() -> int:
 def sweep_deleted() -> int:
     """Forget deleted jobs once no worker can write for them any more."""
     return _context().deletion.sweep()
+
+
+@app.task(name="inference.announce_ends", ignore_result=True, time_limit=120)
+def announce_ends() -> int:
+    """Tell webhooks of jobs that are over."""
+    return _context().announcing.run()

@@ -18,6 +18,8 @@ TO_STAND_INS = {
     "/endpoints/x/instances": ("endpoints", "/endpoints/x/instances"),
     "/endpoint": ("endpoints", "/endpoints"),
     "/inferences/x/start": ("inference", "/inferences/x/start"),
+    "/webhooks": ("inference", "/webhooks"),
+    "/webhooks/x/deliveries": ("inference", "/webhooks/x/deliveries"),
     "/inferences/x/events": ("inference", "/inferences/x/events"),
     "/inference/x/events": ("inference", "/inferences/x/events"),
     "/inferences/get-lora-list": ("inference", "/inferences/get-lora-list"),
@@ -83,7 +85,7 @@ def test_every_location_of_the_gateway_is_in_these_tests() -> None:
             "api-keys",
             "audit",
         ),
-        *("checkpoints", "checkpoint", "endpoints", "endpoint", "inferences", "inference"),
+        *("checkpoints", "checkpoint", "endpoints", "endpoint", "inferences", "inference", "webhooks"),
         *("datasets", "dataset", "[^/]+/data"),
     }
 

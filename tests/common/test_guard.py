@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from services.checkpoints.guard import GuardedSession, RefusedAddress, check_url, is_public, parse_allowed
+from services.common.guard import GuardedSession, RefusedAddress, check_url, is_public, parse_allowed
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
