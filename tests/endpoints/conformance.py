@@ -1,6 +1,7 @@
 """A deployment of the endpoints service as its clients meet it, over HTTP, on each of its backends."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ CAPACITY = 4
 
 
 @dataclass
-class Deployment:
+class Deployment(ABC):
     """The running service, and what its machines do; `local` and `sagemaker` below say how."""
 
     url: str
@@ -102,21 +103,21 @@ class Deployment:
         due = {"notify_at": {"$exists": True}}
         self.wiring.database["endpoints"].update_many(due, {"$set": {"notify_at": now()}})
 
+    @abstractmethod
     def settle(self) -> None:
         """As much time passes as machines need to follow."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin_scaling_to(self, name: str, count: int) -> None:
         """The backlog, or what stands for it, asks for so many instances."""
-        raise NotImplementedError
 
+    @abstractmethod
     def break_down(self, name: str) -> None:
         """The endpoint that is being created will never be in service."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leftovers(self) -> dict[str, list[str]]:
         """Whatever a deleted endpoint has left with the machines."""
-        raise NotImplementedError
 
 
 class Local(Deployment):

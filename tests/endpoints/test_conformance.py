@@ -206,7 +206,7 @@ def test_a_deletion_while_jobs_run_tells_inference_and_waits_for_them(backend: D
         backend.wiring.controller.tick()
     assert backend.state(name) == "Deleting"
     if isinstance(backend, SageMaker):
-        assert backend.leftovers()["endpoints"], "the job runs on"
+        assert backend.aws.calls["DeleteEndpoint"] == 0, "the job runs on"
     backend.others.backlog.clear()
     backend.pass_time_until_the_next_notice()
     backend.settle()

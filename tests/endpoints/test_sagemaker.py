@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.common.times import now
-from services.endpoints.backends.sagemaker.repository import Deployments
+from services.endpoints.backends.sagemaker.repository import Deployments, Superseded
 from tests.conftest import Keys
 from tests.endpoints.aws import IMAGE, ROLE, Aws, Refusal
 from tests.endpoints.conftest import Others, Service, StartService, on_sagemaker
@@ -385,6 +385,21 @@ def test_a_death_before_any_step_of_a_deletion_heals(
     revive(service, monkeypatch)
     synchronise(service)
     assert (service.listed(), aws.names()) == ([], NOTHING)
+
+
+def test_a_claim_is_for_one_copy_until_it_runs_out(service: Service) -> None:
+    settled(service)
+    deployments = Deployments(service.wiring.database)
+    [endpoint_id] = deployments.to_look_after()
+    claimed = deployments.claim(endpoint_id)
+    assert claimed is not None
+    assert deployments.claim(endpoint_id) is None
+    service.wiring.database["endpoints"].update_one(
+        {"_id": endpoint_id}, {"$set": {"sagemaker.claimed_until": now().replace(year=2001)}}
+    )
+    assert deployments.claim(endpoint_id) is not None
+    with pytest.raises(Superseded):
+        deployments.renew(claimed)
 
 
 def test_one_copy_at_a_time_works_on_an_endpoint(service: Service, aws: Aws) -> None:
