@@ -1,0 +1,1 @@
+"""Training of LoRAs and whole checkpoints on pictures with captions."""
