@@ -123,6 +123,7 @@ def deployment() -> Iterator[tuple[Any, int, int]]:
             "ENDPOINTS_UPSTREAM": f"server {HOST}:{nobody};",
             "INFERENCE_UPSTREAM": f"server {HOST}:{nobody};",
             "DATASETS_UPSTREAM": f"server {HOST}:{nobody};",
+            "TRAINING_UPSTREAM": f"server {HOST}:{nobody};",
         }
         gate = started.enter_context(gateway(folder, GATEWAY_WORKERS="auto", **upstreams))
         yield gate, service_port, users_port

@@ -89,7 +89,7 @@ mkdir -p "$output/temp"
 chmod 755 "$output/temp" 2>/dev/null || true
 
 write_upstreams() {
-    for name in users checkpoints endpoints inference datasets; do
+    for name in users checkpoints endpoints inference datasets training; do
         variable=$(echo "$name" | tr '[:lower:]' '[:upper:]')_UPSTREAM
         eval "servers=\${$variable:-}"
         [ -n "$servers" ] || fail "set $variable: the servers of $name, as 'server users:8000 resolve;'"

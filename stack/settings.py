@@ -17,6 +17,7 @@ DEFAULT_PORTS = {
     "endpoints": 8103,
     "inference": 8104,
     "datasets": 8105,
+    "training": 8106,
     "mongodb": 27117,
     "redis": 6479,
     "s3": 8333,

@@ -34,6 +34,7 @@ SERVICES = (
     Service("endpoints"),
     Service("inference"),
     Service("datasets"),
+    Service("training"),
 )
 
 
@@ -47,7 +48,7 @@ def ending_order(names: Sequence[str]) -> list[list[str]]:
     ]
 
 
-WORKER_VARIABLES = ("ENDPOINTS_URL", "INFERENCE_URL", "REDIS_URL", "WORKER_SECRET")
+WORKER_VARIABLES = ("ENDPOINTS_URL", "INFERENCE_URL", "TRAINING_URL", "REDIS_URL", "WORKER_SECRET")
 
 
 @dataclass(frozen=True)

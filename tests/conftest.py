@@ -93,6 +93,7 @@ def environment(parts: Infrastructure, keys: Keys) -> Callable[..., dict[str, st
             "ENDPOINTS_URL": "http://127.0.0.1:1",
             "INFERENCE_URL": "http://127.0.0.1:1",
             "DATASETS_URL": "http://127.0.0.1:1",
+            "TRAINING_URL": "http://127.0.0.1:1",
         } | more
 
     return make

@@ -11,7 +11,7 @@ INITIAL, ACTIVE, DISABLED = STATUSES = ("Initial", "Active", "Disabled")
 DELETING = "Deleting"  # no client sees it: its names are free, its objects are about to go
 
 # What an Initial checkpoint waits for.
-UPLOADING, VERIFYING, IMPORTING, FAILED = "uploading", "verifying", "importing", "failed"
+UPLOADING, VERIFYING, IMPORTING, MAKING, FAILED = "uploading", "verifying", "importing", "making", "failed"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, vali
 
 from services.checkpoints.checkpoint import ACTIVE, DISABLED, STATUSES
 from services.common.checkpoint_types import CHECKPOINT_TYPES
-from services.common.fields import MISSING, Body, Items, Object, Part, Text, Whole
+from services.common.fields import MISSING, Body, Flag, Items, Object, Part, Text, Whole
 from services.common.paging import LARGEST_PAGE
 
 MOST_PARTS = 10_000  # of one file: S3's limit
@@ -229,3 +229,69 @@ class UsableNames(Schema):
     """File names, newest first."""
 
     names = fields.List(fields.String())
+
+
+class Reservation(Body):
+    """A checkpoint that the platform makes."""
+
+    id = Text(required=True, min_length=1, max_length=64)
+    type = Text(required=True, choices=CHECKPOINT_TYPES)
+    filename = Text(required=True, min_length=1, max_length=NAME_CHARACTERS)
+    creator = Text(required=True, min_length=1)
+    allowed = Items(Text(), required=True)
+    params = Object(load_default=dict)
+
+
+class MadeProgress(Body):
+    """How far the making of a checkpoint is."""
+
+    id = Text(required=True)
+    progress = Object(required=True)
+
+
+class Adoption(Body):
+    """The object that becomes a checkpoint's file, and what is known of it."""
+
+    id = Text(required=True)
+    key = Text(required=True, min_length=1)
+    params = Object(load_default=dict)
+
+
+class GivenUp(Body):
+    """Why a checkpoint is not going to be made."""
+
+    id = Text(required=True)
+    error = Text(required=True)
+
+
+class ForUser(Body):
+    """On whose behalf another service asks."""
+
+    username = Text(required=True, min_length=1)
+    roles = Items(Text(), load_default=list)
+    see_all = Flag(load_default=False)
+
+
+class ModelUpload(ForUser):
+    """A model: files to upload, or URLs to import."""
+
+    filenames = Items(Part(UploadFile), max_items=MOST_FILES, load_default=list)
+    urls = Items(Text(min_length=1, max_length=8192), max_items=MOST_FILES, load_default=list)
+    params = Part(Params, load_default=dict)
+
+
+class ModelCompletion(ForUser):
+    """The uploaded parts of a model."""
+
+    id = Text(required=True)
+    tags = Object(
+        required=True,
+        keys=Text(max_length=NAME_CHARACTERS),
+        values=Items(Part(Tag), max_items=MOST_PARTS),
+    )
+
+
+class StatesRequest(ForUser):
+    """Which checkpoints are asked for."""
+
+    ids = Items(Text(), required=True)

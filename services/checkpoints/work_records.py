@@ -8,7 +8,7 @@ from typing import Any
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
-from services.checkpoints.checkpoint import ACTIVE, FAILED, INITIAL, Checkpoint, File
+from services.checkpoints.checkpoint import ACTIVE, FAILED, INITIAL, MAKING, Checkpoint, File
 from services.checkpoints.errors import NameTaken
 from services.checkpoints.filenames import claim_of, final_name
 from services.checkpoints.records import Records, documents, leased, unleased
@@ -101,6 +101,12 @@ class WorkRecords(Records):
         return (
             self._checkpoints.update_one(leased(checkpoint_id, token), {"$set": changes}).matched_count == 1
         )
+
+    def note_making(self, checkpoint_id: str, progress: Mapping[str, Any]) -> bool:
+        """Keep how far the making of a checkpoint is; False when it is no longer made."""
+        made = {"_id": checkpoint_id, "status": INITIAL, "stage": MAKING}
+        changes = {"progress": dict(progress), "touched": now()}
+        return self._checkpoints.update_one(made, {"$set": changes}).matched_count == 1
 
     def fail(self, checkpoint_id: str, token: str, error: str) -> bool:
         """The import has failed for good: its names are free; False when the lease was lost."""

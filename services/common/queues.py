@@ -18,8 +18,9 @@ PERIODIC = {
     "checkpoints.go_on": ("checkpoints", 15.0),
     "checkpoints.abort_stalled_uploads": ("checkpoints", 300.0),
     "datasets.go_on": ("datasets", 15.0),
+    "training.go_on": ("training", 2.0),
 }
-SERVICE_QUEUES = ("checkpoints", "endpoints", "inference", "datasets")
+SERVICE_QUEUES = ("checkpoints", "endpoints", "inference", "datasets", "training")
 
 
 def make_celery(name: str, queue: str | None = None, broker_url: str | None = None) -> Celery:

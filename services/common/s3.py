@@ -55,10 +55,17 @@ class ObjectStore:
         """A URL to which `audience` can PUT the object."""
         return self._presign("put_object", audience, seconds, Key=key)
 
-    def presign_part(self, key: str, upload_id: str, part_number: int) -> str:
-        """A URL to which a client can PUT one part of a multipart upload."""
+    def presign_part(
+        self,
+        key: str,
+        upload_id: str,
+        part_number: int,
+        audience: str = "client",
+        seconds: int | None = None,
+    ) -> str:
+        """A URL to which `audience` can PUT one part of a multipart upload."""
         return self._presign(
-            "upload_part", "client", None, Key=key, UploadId=upload_id, PartNumber=part_number
+            "upload_part", audience, seconds, Key=key, UploadId=upload_id, PartNumber=part_number
         )
 
     def _presign(self, operation: str, audience: str, seconds: int | None, **parameters: Any) -> str:

@@ -101,6 +101,7 @@ def make_parts(config: Config, database: Documents) -> Parts:
                 "endpoints": config.endpoints_url,
                 "inference": config.inference_url,
                 "datasets": config.datasets_url,
+                "training": config.training_url,
             }
         ),
     )

@@ -108,7 +108,7 @@ def _refused(running: Running, used: Secrets) -> None:
     strange = make_service_token("stranger", "not the secret of the services" * 2)
     careless = f"careless-{secrets.token_hex(12)}"
     used.add(forged, strange, careless)
-    for service in ("users", "checkpoints", "endpoints", "inference", "datasets"):
+    for service in ("users", "checkpoints", "endpoints", "inference", "datasets", "training"):
         for token in (forged, strange):
             for path in ("/users", "/inferences", "/checkpoints", "/endpoints", "/internal/claim"):
                 requests.post(settings.url(service) + path, json={}, headers={HEADER: token}, timeout=10)

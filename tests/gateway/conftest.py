@@ -27,7 +27,7 @@ def services(
     folder, port = tmp_path_factory.mktemp("services"), free_port()
     with ExitStack() as started:
         upstreams = {"USERS_UPSTREAM": f"server {HOST}:{port};"}
-        for name in ("checkpoints", "endpoints", "inference", "datasets"):
+        for name in ("checkpoints", "endpoints", "inference", "datasets", "training"):
             server = started.enter_context(echo(name))
             upstreams[f"{name.upper()}_UPSTREAM"] = f"server {HOST}:{server.server_port};"
         started.enter_context(users_service(folder, environment(), port))

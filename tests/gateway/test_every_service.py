@@ -11,7 +11,7 @@ from flask import Flask
 from services.common.identity import USER_AUDIENCE, access_of, undeclared_routes
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("users", "checkpoints", "endpoints", "inference", "datasets")
+SERVICES = ("users", "checkpoints", "endpoints", "inference", "datasets", "training")
 OPEN = {
     "users": {
         "/healthz",

@@ -14,7 +14,7 @@ from tests.gateway.conftest import Services
 from tests.gateway.running import HOST, Gateway, gateway, render
 from tests.users.driver import ADMIN_KEY
 
-SERVICES = ("USERS", "CHECKPOINTS", "ENDPOINTS", "INFERENCE", "DATASETS")
+SERVICES = ("USERS", "CHECKPOINTS", "ENDPOINTS", "INFERENCE", "DATASETS", "TRAINING")
 UPSTREAMS = {f"{name}_UPSTREAM": "server 127.0.0.1:9;" for name in SERVICES}
 
 

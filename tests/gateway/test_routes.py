@@ -32,7 +32,14 @@ TO_STAND_INS = {
         "inference",
         "/inference/generate-s3-presigned-url-for-uploading?key=a%2Fb",
     ),
-    "/inference/run-model-merge": ("inference", "/inference/run-model-merge"),
+    "/inference/run-model-merge": ("training", "/inference/run-model-merge"),
+    "/models/x": ("training", "/models/x"),
+    "/model": ("training", "/models"),
+    "/trainings/x/start": ("training", "/trainings/x/start"),
+    "/train": ("training", "/trainings"),
+    "/trains": ("training", "/trainings"),
+    "/trains/x/start": ("training", "/trainings/x/start"),
+    "/training/x": ("training", "/trainings/x"),
     "/datasets/x/items": ("datasets", "/datasets/x/items"),
     "/dataset": ("datasets", "/datasets"),
     "/dataset/x/data?a=1": ("datasets", "/datasets/x/data?a=1"),
@@ -86,6 +93,7 @@ def test_every_location_of_the_gateway_is_in_these_tests() -> None:
             "audit",
         ),
         *("checkpoints", "checkpoint", "endpoints", "endpoint", "inferences", "inference", "webhooks"),
+        *("models", "model", "trainings", "train"),
         *("datasets", "dataset", "[^/]+/data"),
     }
 

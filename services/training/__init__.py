@@ -1,0 +1,1 @@
+"""Models, trainings and merges: the long work of GPU workers."""

@@ -1,0 +1,33 @@
+"""The states of long work: inside, and as clients see them."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a training or merge is."""
+
+    CREATED = "created"
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHING = "finishing"  # the result is in S3, its checkpoint is not Active yet
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+FINAL = frozenset({Status.COMPLETE, Status.STOPPED, Status.FAILED})
+ALIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.FINISHING})
+SHOWN = {
+    Status.CREATED: "Initial",
+    Status.QUEUED: "Pending",
+    Status.RUNNING: "Training",
+    Status.FINISHING: "Training",
+    Status.COMPLETE: "Complete",
+    Status.STOPPED: "Stopped",
+    Status.FAILED: "Fail",
+}
+
+
+def inside(shown: str) -> list[Status]:
+    """The states that clients see under this name."""
+    return [status for status, name in SHOWN.items() if name == shown]
