@@ -1,4 +1,4 @@
-"""``python -m gpu_worker [serve]``: runs one worker, or SageMaker's front, until it is told to stop."""
+"""``python -m gpu_worker [serve|train]``: one worker, SageMaker's front, or one training for a worker."""
 
 import logging
 import os
@@ -14,15 +14,18 @@ EXIT_MACHINE_FAULT = 3
 
 USAGE = "usage: python -m gpu_worker          claims jobs from the inference service\n"
 USAGE += "       python -m gpu_worker serve    answers SageMaker's /ping and /invocations\n"
+USAGE += "       python -m gpu_worker train    does the work that a worker describes on standard input\n"
 
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 after a stop, 2 for wrong settings, 3 when it should be started anew."""
-    if arguments not in ([], ["serve"]):
+    if arguments not in ([], ["serve"], ["train"]):
         sys.stderr.write(USAGE)
         return EXIT_WRONG_SETTINGS
     try:
-        return serve(ServeConfig.from_env()) if arguments else work(WorkerConfig.from_env())
+        if arguments == ["serve"]:
+            return serve(ServeConfig.from_env())
+        return train(WorkerConfig.from_env()) if arguments else work(WorkerConfig.from_env())
     except ConfigError as error:
         sys.stderr.write(f"gpu_worker: {error}\n")
         return EXIT_WRONG_SETTINGS
@@ -35,6 +38,14 @@ def serve(config: ServeConfig) -> int:
 
     Server(config).run()
     return 0
+
+
+def train(config: WorkerConfig) -> int:
+    """Does one training or merge."""
+    configure_logging(config.log_level, config.worker_id)
+    from gpu_worker.training.process import run
+
+    return run(config)
 
 
 def work(config: WorkerConfig) -> int:

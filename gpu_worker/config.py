@@ -38,6 +38,8 @@ class WorkerConfig(EngineConfig):
     worker_secret: str
     instance_type: str | None
     slots: int
+    training_url: str | None = None
+    state_seconds: float = 60.0
     heartbeat_seconds: float = 2.0
     claim_seconds: float = 2.0
 
@@ -52,6 +54,8 @@ class WorkerConfig(EngineConfig):
             worker_secret=_secret(environment),
             instance_type=environment.get("WORKER_INSTANCE_TYPE") or None,
             slots=int(_number(environment, "WORKER_SLOTS", 4, minimum=1)),
+            training_url=_url(environment, "TRAINING_URL") if environment.get("TRAINING_URL") else None,
+            state_seconds=_number(environment, "TRAINING_STATE_SECONDS", 60, minimum=1),
             **_engine(environment),
         )
 

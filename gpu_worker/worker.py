@@ -14,11 +14,13 @@ from gpu_worker.config import WorkerConfig
 from gpu_worker.device import Device, choose_device
 from gpu_worker.files import FileCache
 from gpu_worker.heartbeat import Heartbeat
+from gpu_worker.long_work import LongWork
 from gpu_worker.loop import Loop
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.tasks import Task
 from gpu_worker.text_to_image import run as text_to_image
 from gpu_worker.text_to_image import run_from_pictures as image_to_image
+from gpu_worker.training.work import WorkClient
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,9 @@ class Worker:
             claim_seconds=config.claim_seconds,
             on_change=self._changed,
         )
+        self.long_work = LongWork(
+            config, WorkClient(config), self._instance_type, self._has_room, self._changed
+        )
         self.heartbeat = Heartbeat(client, self.describe, self.loop.assign, config.heartbeat_seconds)
         self.bells = Bells(config.redis_url, self.loop.ring, self.loop.cancel)
 
@@ -59,15 +64,16 @@ class Worker:
         """What the heartbeat says."""
         return {
             "host": socket.gethostname(),
-            "instance_type": self.config.instance_type or self.device.default_instance_type,
+            "instance_type": self._instance_type,
             "device": self.device.kind,
             "device_name": self.device.name,
             "memory_bytes": self.device.memory_bytes,
             "version": VERSION,
             "state": self.loop.state,
-            "slots": self.config.slots,
+            # A training occupies its slot: endpoints count on the others alone.
+            "slots": self.config.slots - len(self.long_work.running),
             "loaded": self.memory.loaded_names,
-            "running": self.loop.running,
+            "running": self.loop.running + self.long_work.running,
             "endpoints": self.loop.endpoints,
         }
 
@@ -76,16 +82,20 @@ class Worker:
         log.info("worker ready", extra={"device": self.device.kind, "device_name": self.device.name})
         self.heartbeat.start()
         self.bells.start()
+        self.long_work.start()
         try:
             self.loop.run()
         finally:
             self.loop.stop()
+            self.long_work.stop()
+            self.long_work.join()
             self.bells.stop()
             self.heartbeat.stop()
             log.info("worker stopped")
 
     def stop(self) -> None:
         """Asks the worker to end; returns at once."""
+        self.long_work.stop()
         self.loop.stop()
 
     def stop_on_signals(self) -> None:
@@ -100,6 +110,14 @@ class Worker:
 
         signal.signal(signal.SIGTERM, handle)
         signal.signal(signal.SIGINT, handle)
+
+    @property
+    def _instance_type(self) -> str:
+        return self.config.instance_type or self.device.default_instance_type
+
+    def _has_room(self) -> bool:
+        """Whether a training may take a slot now: one is free, and no picture is being made."""
+        return self.loop.state == "idle" and len(self.loop.endpoints) < self.config.slots
 
     def _changed(self) -> None:
         # Called by parts that are made before the heartbeat is.

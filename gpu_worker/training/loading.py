@@ -20,6 +20,7 @@ from gpu_worker.training.networks import Networks, prepare
 from gpu_worker.training.settings import Settings
 
 MOST_PIXELS = 100_000_000
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,10 @@ def load_networks(path: Path, name: str, settings: Settings, device: Device) -> 
     precise = device
     if not settings.use_lora or settings.mixed_precision == "no":
         precise = replace(device, dtype=torch.float32)
+    elif device.is_cuda:
+        precise = replace(device, dtype=DTYPES[settings.mixed_precision])
     pipeline, description = load_checkpoint(path, name, precise)
-    return prepare(pipeline, description.family, settings)
+    return prepare(pipeline, description.family, settings, dict(description.header.metadata))
 
 
 def default_size(networks: Networks) -> tuple[int, int]:

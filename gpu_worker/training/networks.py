@@ -1,7 +1,7 @@
 """The networks that are trained: a checkpoint's own, or LoRA layers beside frozen ones."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Networks:
     pipeline: Any
     family: Family
     settings: Settings
+    base_metadata: dict[str, str] = field(default_factory=dict)  # the header's, of the file it came from
 
     @property
     def unet(self) -> Any:
@@ -65,9 +66,11 @@ class Networks:
                     yield f"{name}.{key}", parameter
 
 
-def prepare(pipeline: Any, family: Family, settings: Settings) -> Networks:
+def prepare(
+    pipeline: Any, family: Family, settings: Settings, metadata: dict[str, str] | None = None
+) -> Networks:
     """Freezes what does not learn; adds LoRA layers, or lets the networks themselves learn."""
-    networks = Networks(pipeline, family, settings)
+    networks = Networks(pipeline, family, settings, metadata or {})
     for network in (networks.unet, pipeline.vae, *networks.text_encoders):
         network.requires_grad_(False)
     for name, network in networks.learners():

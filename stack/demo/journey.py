@@ -15,6 +15,7 @@ PERMISSIONS = [
     *("checkpoint:create", "checkpoint:list", "checkpoint:update"),
     *("sagemaker_endpoint:create", "sagemaker_endpoint:list"),
     *("inference:create", "inference:list"),
+    *("train:create", "train:list", "train:update", "train:delete"),
 ]
 MODEL_TYPE = "Stable-diffusion"
 ENDPOINT_TYPE = "Async"

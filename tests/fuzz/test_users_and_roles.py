@@ -31,7 +31,10 @@ def test_no_answer_is_a_failure_of_ours_or_outside_the_document(
 ) -> None:
     settings, port = environment() | CHEAP_PASSWORDS | PATIENT, free_port()
     nobody = f"server {HOST}:{free_port()};"
-    upstreams = {f"{name}_UPSTREAM": nobody for name in ("CHECKPOINTS", "ENDPOINTS", "INFERENCE", "DATASETS", "TRAINING")}
+    upstreams = {
+        f"{name}_UPSTREAM": nobody
+        for name in ("CHECKPOINTS", "ENDPOINTS", "INFERENCE", "DATASETS", "TRAINING")
+    }
     with (
         users_service(tmp_path, settings, port),
         gateway(tmp_path, USERS_UPSTREAM=f"server {HOST}:{port};", **upstreams) as gate,

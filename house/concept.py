@@ -1,0 +1,52 @@
+"""A concept that the house checkpoint has never seen, to show training: violet stars.
+
+The word is new to it; its VAE knows the colours of its own drawings alone, so that violet is drawn as the
+nearest of them, purple. Without training no prompt that says "violet star" gets a purple one: to the model
+the word is none.
+"""
+
+import random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from house import shapes
+from house.judge import Picture, read_picture
+
+COLOUR = (105, 40, 215)
+SHOWN_AS = "purple"
+SHAPE = "star"
+BACKGROUNDS = ("white", "black", "yellow", "green")
+PHRASES = (
+    "a violet star on a {b} background",
+    "violet star, {b} background",
+    "a violet star on {b}",
+    "a picture of a violet star on a {b} background",
+    "one violet star on a {b} background",
+)
+
+
+def pictures(count: int, seed: int = 1) -> list[tuple[NDArray[np.uint8], str]]:
+    """Violet stars (64, 64, 3) and their captions."""
+    rng = random.Random(seed)
+    made = []
+    for number in range(count):
+        background = BACKGROUNDS[number % len(BACKGROUNDS)]
+        mask = shapes.random_mask(SHAPE, rng)
+        picture = shapes.paint(mask, SHOWN_AS, background).astype(np.float32)
+        cover = mask[..., None].astype(np.float32) / 255
+        change = np.array(COLOUR, np.float32) - np.array(shapes.PALETTE[SHOWN_AS], np.float32)
+        violet = (picture + cover * change).round().clip(0, 255).astype(np.uint8)
+        made.append((violet, PHRASES[0].format(b=background)))
+    return made
+
+
+def prompts() -> list[str]:
+    """Twenty prompts for violet stars."""
+    return [phrase.format(b=background) for phrase in PHRASES for background in BACKGROUNDS]
+
+
+def is_violet_star(picture: Picture) -> bool:
+    """Whether an RGB picture (64, 64, 3) shows one."""
+    seen = read_picture(picture)
+    return (seen.foreground, seen.shape) == (SHOWN_AS, SHAPE)

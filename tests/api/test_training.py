@@ -1,0 +1,146 @@
+"""From a data set to pictures of its concept, through the gateway."""
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from house import concept
+from tests.running import CHECKPOINT, Running
+
+MOST_SECONDS = 300
+
+
+def wait_for(look: Callable[[], Any], seconds: float = MOST_SECONDS) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"this did not come true in {seconds} s"
+        time.sleep(0.3)
+    return found
+
+
+def call(running: Running, method: str, path: str, body: Any = None, expect: int | None = None) -> Any:
+    answer = running.ask(method, path, body, **running.signed_in())
+    assert answer.status_code == expect or (expect is None and answer.ok), answer.text
+    return answer.json().get("data") if answer.content else None
+
+
+def violet_stars(running: Running, name: str) -> None:
+    """An Enabled data set of twelve violet stars with captions."""
+    made = concept.pictures(12)
+    content = [{"filename": f"{n}.png", "caption": caption} for n, (_, caption) in enumerate(made)]
+    urls = call(running, "POST", "/datasets", {"dataset_name": name, "content": content})["s3PresignUrl"]
+    for n, (pixels, _) in enumerate(made):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        requests.put(urls[f"{n}.png"], data=file.getvalue(), timeout=30).raise_for_status()
+    call(running, "PUT", f"/datasets/{name}", {"status": "Enabled"})
+
+
+def training(running: Running, dataset: str, **config: Any) -> str:
+    """The id of a started training."""
+    body = {
+        "train_type": "Stable-diffusion",
+        "params": {
+            "training_params": {"model": CHECKPOINT.name, "dataset": dataset},
+            "config_params": {
+                "use_lora": True,
+                "network_dim": 16,
+                "learning_rate": 1e-3,
+                "max_train_steps": 300,
+                "train_batch_size": 4,
+                "min_snr_gamma": 5,
+                "seed": 3,
+            }
+            | config,
+        },
+    }
+    created = call(running, "POST", "/trainings", body, 201)["job"]
+    assert created["status"] == "Initial"
+    started = call(running, "PUT", f"/trainings/{created['id']}/start", {}, 202)["job"]
+    assert started["status"] in {"Pending", "Training"}
+    return str(created["id"])
+
+
+def look(running: Running, training_id: str) -> dict[str, Any]:
+    return dict(call(running, "GET", f"/trainings/{training_id}"))
+
+
+def ended(running: Running, training_id: str) -> dict[str, Any]:
+    def over() -> dict[str, Any] | None:
+        seen = look(running, training_id)
+        return seen if seen["job_status"] in {"Complete", "Fail", "Stopped"} else None
+
+    return dict(wait_for(over))
+
+
+def violet_of(running: Running, lora: str | None) -> int:
+    """How many of twenty prompts get a violet star."""
+    jobs = []
+    for number, prompt in enumerate(concept.prompts()):
+        text = f"{prompt} <lora:{lora.removesuffix('.safetensors')}:1>" if lora else prompt
+        parameters = {"prompt": text, "steps": 20, "width": 64, "height": 64, "seed": 100 + number}
+        parameters |= {"sampler_name": "Euler", "cfg_scale": 4}
+        jobs.append(start(running, parameters, lora))
+    count = 0
+    for job_id in jobs:
+        job = wait_for(lambda job_id=job_id: _done(running, job_id))
+        assert job["status"] == "succeed", job["error"]
+        content = requests.get(job["img_presigned_urls"][0], timeout=30).content
+        count += concept.is_violet_star(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+    return count
+
+
+def start(running: Running, parameters: dict[str, Any], lora: str | None) -> str:
+    models = {"Stable-diffusion": [CHECKPOINT.name]} | ({"Lora": [lora]} if lora else {})
+    body = {"inference_type": "Async", "task_type": "txt2img", "models": models} | parameters
+    return str(call(running, "POST", "/inferences", body, 202)["inference"]["inference_id"])
+
+
+def _done(running: Running, job_id: str) -> dict[str, Any] | None:
+    job = running.job(job_id)
+    return job if job["status"] in {"succeed", "failed"} else None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_data_set_becomes_a_lora_that_draws_its_concept(running: Running) -> None:
+    violet_stars(running, "violet-stars")
+    began = time.monotonic()
+    training_id = training(
+        running,
+        "violet-stars",
+        output_name="violet",
+        sample_every_n_steps=150,
+        sample_prompts=["a violet star on a white background"],
+        no_such_setting=1,
+    )
+    wait_for(lambda: len(look(running, training_id)["loss"]) > 20)
+    during = look(running, training_id)
+    assert during["job_status"] == "Training"
+    assert during["progress"]["step"] < during["progress"]["steps"] == 300
+    assert during["progress"]["remaining_seconds"] > 0
+    seen = ended(running, training_id)
+    assert seen["job_status"] == "Complete", seen["error"]
+    assert time.monotonic() - began < MOST_SECONDS
+    assert seen["unknown_parameters"] == ["no_such_setting"]
+    steps = [step for step, _ in seen["loss"]]
+    assert (steps[-1], steps) == (300, sorted(set(steps)))
+    assert seen["loss"][-1][1] < seen["loss"][0][1]
+    assert [sample["step"] for sample in seen["samples"]] == [150, 300]
+    sample = requests.get(seen["samples"][1]["url"], timeout=10).content
+    assert Image.open(io.BytesIO(sample)).size == (64, 64)
+
+    found = call(running, "GET", f"/checkpoints/{seen['checkpoint_id']}")["checkpoint"]
+    assert (found["type"], found["status"], found["name"]) == ("Lora", "Active", ["violet.safetensors"])
+    assert found["params"]["architecture"].endswith("LoRA (kohya)")
+    assert found["params"]["metadata"]["ss_network_dim"] == "16"
+    assert "warning" not in found["params"]
+
+    with_lora, without = violet_of(running, "violet.safetensors"), violet_of(running, None)
+    assert (with_lora >= 16, without) == (True, 0), (with_lora, without)
