@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gpu_worker.errors import RequestFault
 from gpu_worker.files import FileCache, StoredFile
-from gpu_worker.safetensors_header import LENGTH_BYTES, Header, TensorEntry, read_header
+from gpu_worker.safetensors_header import Header, TensorEntry, read_header
 from gpu_worker.training.lease import WorkLease
 from gpu_worker.training.transfer import PART_BYTES, Transfer
 from gpu_worker.training.work import Work, WorkClient
@@ -39,8 +39,6 @@ class Source:
         self.name, self.sha256 = name, sha256
         self.header: Header = read_header(path, name)
         self._file = path.open("rb")
-        (length,) = struct.unpack("<Q", os.pread(self._file.fileno(), LENGTH_BYTES, 0))
-        self._start = LENGTH_BYTES + length
 
     def __enter__(self) -> "Source":
         return self
@@ -55,7 +53,7 @@ class Source:
     def raw(self, entry: TensorEntry, start: int, count: int) -> bytearray:
         """`count` numbers of a tensor from number `start` on, as bytes."""
         width = (entry.end - entry.begin) // max(1, math.prod(entry.shape))
-        content = os.pread(self._file.fileno(), count * width, self._start + entry.begin + start * width)
+        content = os.pread(self._file.fileno(), count * width, entry.begin + start * width)
         if len(content) != count * width:
             raise RequestFault(f"checkpoint {self.name} ends early")
         return bytearray(content)
