@@ -56,15 +56,19 @@ class Endpoint:
 class Runtime:
     """The running server; `endpoints`, `faults` and the lists of what was seen are the tests'."""
 
-    def __init__(self, s3: dict[str, Any]) -> None:
+    def __init__(self) -> None:
         self.url = ""
         self.endpoints: dict[str, Endpoint] = {}
         self.faults = Faults()
         self.invoked: list[str] = []
         self.most_at_once = 0
-        self._s3 = boto3.session.Session().client("s3", **s3)
+        self._s3: Any = None
         self._inside: set[str] = set()
         self._lock = threading.Lock()
+
+    def connect(self, **s3: Any) -> None:
+        """Use this object store; the arguments are those of its boto3 client."""
+        self._s3 = boto3.session.Session().client("s3", **s3)
 
     def reset(self) -> None:
         """No endpoints, no faults."""
@@ -244,9 +248,9 @@ def _error(code: str, message: str, status: int, **more: Any) -> Response:
 
 
 @contextmanager
-def running_runtime(**s3: Any) -> Iterator[Runtime]:
-    """Run it on a free port; `s3` are the arguments of the boto3 client of the object store."""
-    runtime = Runtime(s3)
+def running_runtime() -> Iterator[Runtime]:
+    """Run it on a free port of the loopback address."""
+    runtime = Runtime()
     app = Flask("sagemaker-runtime")
     app.add_url_rule("/endpoints/<name>/invocations", view_func=runtime.invoke, methods=["POST"])
     app.add_url_rule("/endpoints/<name>/async-invocations", view_func=runtime.invoke_async, methods=["POST"])

@@ -96,12 +96,13 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def runtime(parts: Infrastructure) -> Iterator[Runtime]:
-    with running_runtime(
-        endpoint_url=parts.s3_endpoint_url,
-        aws_access_key_id=parts.s3_access_key,
-        aws_secret_access_key=parts.s3_secret_key,
-        region_name="us-east-1",
-    ) as running:
+    with running_runtime() as running:
+        running.connect(
+            endpoint_url=parts.s3_endpoint_url,
+            aws_access_key_id=parts.s3_access_key,
+            aws_secret_access_key=parts.s3_secret_key,
+            region_name="us-east-1",
+        )
         yield running
 
 

@@ -53,7 +53,7 @@ def assert_one_result(service: SageMakerService, job_id: str) -> None:
         f"sagemaker_output/{job_id}.out",
         f"txt2img/infer_v2/{job_id}/api_param.json",
     ]
-    assert service.invocations.count_documents({}) == 0
+    assert service.invocations.count_documents({"job_id": job_id}) == 0
     history = [entry["status"] for entry in service.record(job_id)["history"]]
     assert history.count("succeed") == 1
 
@@ -119,8 +119,9 @@ class Background:
         )
 
     def kill(self, name: str) -> None:
-        os.killpg(self._running[name].pid, signal.SIGKILL)
-        self._running[name].wait()
+        if self._running[name].poll() is None:
+            os.killpg(self._running[name].pid, signal.SIGKILL)
+            self._running[name].wait()
 
     def restart(self, name: str) -> None:
         self.kill(name)
