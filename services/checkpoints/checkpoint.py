@@ -54,6 +54,7 @@ class Checkpoint:
     move: dict[str, Any] | None = None  # {name, type} that a rename is going to give it
     trash: list[dict[str, Any]] = field(default_factory=list)  # {key, since} of objects that were moved away
     request_key: dict[str, Any] | None = None
+    promised_until: datetime | None = None  # its files stay until then: a job or training with them may begin
     lease: dict[str, Any] | None = field(default=None, repr=False)
 
     @property

@@ -37,6 +37,7 @@ class Config:
     s3: S3Settings
     internal: InternalSettings
     inference_url: str = setting("INFERENCE_URL", "internal base address of the inference service")
+    training_url: str = setting("TRAINING_URL", "internal base address of the training service")
     redis_url: str = setting("REDIS_URL", "Celery broker")
     log_level: str = setting("LOG_LEVEL", "least severe level that is logged", default="INFO")
     stalled_seconds: int = setting(
@@ -50,6 +51,12 @@ class Config:
         "so long the old object of a renamed file stays for jobs that were promised it",
         default=86400,
         parse=int,
+    )
+    promised_seconds: float = setting(
+        "CHECKPOINTS_PROMISED_SECONDS",
+        "so long the objects stay, whoever deletes them, for a job that has just been told of them",
+        default=60.0,
+        parse=float,
     )
     import_allowed_hosts: tuple[str, ...] = setting(
         "CHECKPOINTS_IMPORT_ALLOW",

@@ -35,9 +35,14 @@ class Deletion:
         self.clear([one for one in marked if one.lease is None or one.lease["until"] < now()])
 
     def clear(self, deleted: Sequence[Checkpoint]) -> int:
-        """Purge those of the deleted checkpoints that no job needs any more; how many."""
-        needed = self._needed([checkpoint.id for checkpoint in deleted if checkpoint.may_be_in_use])
-        return sum(self._try_to_purge(checkpoint) for checkpoint in deleted if checkpoint.id not in needed)
+        """Purge those of the deleted checkpoints that nothing needs any more; how many.
+
+        What has just been promised to a job stays: the job may be about to be kept, and is not asked for yet.
+        """
+        moment = now()
+        free = [one for one in deleted if one.promised_until is None or one.promised_until < moment]
+        needed = self._needed([checkpoint.id for checkpoint in free if checkpoint.may_be_in_use])
+        return sum(self._try_to_purge(checkpoint) for checkpoint in free if checkpoint.id not in needed)
 
     def clear_leftovers(self) -> int:
         """Purge what earlier deletions left and nobody needs or works on any more; how many."""

@@ -31,11 +31,15 @@ blp = ServiceBlueprint("internal", __name__, description="For the other services
 @blp.response(200, Resolved)
 @for_services
 def resolve(body: dict[str, Any]) -> dict[str, Any]:
-    """The Active files of these types and names that the user may use, and those that are not there."""
+    """The Active files of these types and names that the user may use, and those that are not there.
+
+    Those that are there stay so for a while: whoever asks is about to keep a job that needs them.
+    """
     parts = current_parts()
     viewer = Viewer(body["username"], tuple(body["roles"]), body["see_all"])
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for checkpoint in parts.repository.find_usable(viewer, body["models"]):
+    usable = parts.repository.find_usable(viewer, body["models"])
+    for checkpoint in parts.repository.promise(usable, parts.config.promised_seconds):
         for file in checkpoint.files:
             found[checkpoint.type, file.name] = {
                 "type": checkpoint.type,

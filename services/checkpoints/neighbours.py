@@ -7,11 +7,12 @@ from services.common.service_client import ServiceClient
 
 
 class Neighbours:
-    """The users and inference services. Every question raises Unavailable when nobody answers."""
+    """The users, inference and training services. Questions raise Unavailable when nobody answers."""
 
-    def __init__(self, users: ServiceClient, inference: ServiceClient) -> None:
+    def __init__(self, users: ServiceClient, inference: ServiceClient, training: ServiceClient) -> None:
         self._users = users
         self._inference = inference
+        self._training = training
 
     def roles_of(self, username: str) -> list[str]:
         """The roles of a user. Raises UnknownUser."""
@@ -21,8 +22,9 @@ class Neighbours:
         return list(found["roles_of"][username])
 
     def in_use(self, checkpoint_ids: Iterable[str]) -> set[str]:
-        """Those of the checkpoints that waiting and running jobs need."""
-        asked = list(checkpoint_ids)
-        if not asked:
+        """Those of the checkpoints that waiting and running jobs, trainings and merges need."""
+        asked = {"checkpoint_ids": list(checkpoint_ids)}
+        if not asked["checkpoint_ids"]:
             return set()
-        return set(self._inference.call("/internal/jobs-using", {"checkpoint_ids": asked})["in_use"])
+        jobs = self._inference.call("/internal/jobs-using", asked)["in_use"]
+        return set(jobs) | set(self._training.call("/internal/work-using", asked)["in_use"])

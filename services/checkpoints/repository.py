@@ -1,7 +1,7 @@
 """The queries of what requests ask: creation, deletion, reading, changes of state; and the indexes."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import ASCENDING
@@ -126,6 +126,20 @@ class Repository(WorkRecords, MoveRecords):
         if not asked:
             return []
         return self._all({"$and": [{"status": ACTIVE}, {"$or": asked}, visible_to(viewer)]})
+
+    def promise(self, found: Iterable[Checkpoint], seconds: float) -> list[Checkpoint]:
+        """Those that are still Active: from now on their objects stay for so long, whoever deletes them.
+
+        A promise that is good for half of that is not written anew: popular checkpoints cost no writing.
+        """
+        moment, promised = now(), []
+        until = moment + timedelta(seconds=seconds)
+        for one in found:
+            if one.promised_until and one.promised_until > moment + timedelta(seconds=seconds / 2):
+                promised.append(one)
+            elif kept := self._change({"_id": one.id, "status": ACTIVE}, {"promised_until": until}):
+                promised.append(kept)
+        return promised
 
     def usable_names(self, viewer: Viewer, kind: str, limit: int) -> list[str]:
         """The names of the Active files of a type that the viewer may use, newest first."""

@@ -56,6 +56,7 @@ def connect(config: Config, background: Background) -> Parts:
     neighbours = Neighbours(
         ServiceClient("checkpoints", config.internal.users_url, secret),
         ServiceClient("checkpoints", config.inference_url, secret),
+        ServiceClient("checkpoints", config.training_url, secret),
     )
     deletion = Deletion(repository, storage, neighbours)
     conversion = Conversion(storage, config.convert_folder)

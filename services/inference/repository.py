@@ -1,6 +1,6 @@
 """Reading jobs, and what clients do to them; see line_repository and attempts_repository for the rest."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.client_session import ClientSession
@@ -11,6 +11,8 @@ from services.inference.parameters import Summary
 from services.inference.records import ALIVE, NEWEST_FIRST, Job, JobRecords, entry, list_index, owned_by
 from services.inference.scheduling import rank_of
 from services.inference.states import FINAL, SHOWN, TASK_TYPES, Status
+
+STARTED_WITHIN = timedelta(hours=1)  # after its creation; a job that nobody starts keeps no checkpoint
 
 
 class Jobs(JobRecords):
@@ -58,11 +60,10 @@ class Jobs(JobRecords):
         self._jobs.update_one({"_id": job_id}, {"$unset": {"webhooks_due": ""}})
 
     def using(self, checkpoint_ids: list[str]) -> list[str]:
-        """Those checkpoints that a waiting or running job needs."""
-        query = {
-            "status": {"$in": [Status.QUEUED, Status.RUNNING]},
-            "models.id": {"$in": checkpoint_ids},
-        }
+        """Those checkpoints that a waiting or running job needs, or one that is about to be started."""
+        lately = {"status": Status.CREATED, "created_at": {"$gt": now() - STARTED_WITHIN}}
+        alive = {"status": {"$in": [Status.QUEUED, Status.RUNNING]}}
+        query = {"models.id": {"$in": checkpoint_ids}, "$or": [alive, lately]}
         return sorted(set(self._jobs.distinct("models.id", query)) & set(checkpoint_ids))
 
     # a client's changes

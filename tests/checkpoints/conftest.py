@@ -169,7 +169,7 @@ def put_parts(urls: list[str], pieces: list[bytes]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def others() -> Iterator[Neighbours]:
-    """The users and inference services: bob is an artist and a critic, and no job runs."""
+    """The users, inference and training services: bob is an artist and a critic, and nothing runs."""
     people = {"bob": ["artists", "critics"]}
     with neighbours() as running:
         running.answers["names"] = lambda asked: {
@@ -178,6 +178,7 @@ def others() -> Iterator[Neighbours]:
             "roles_of": {name: people[name] for name in asked["usernames"] if name in people},
         }
         running.answers["jobs-using"] = lambda asked: {"in_use": []}
+        running.answers["work-using"] = lambda asked: {"in_use": []}
         yield running
 
 
@@ -198,6 +199,7 @@ def start_service(parts: Infrastructure, keys: Keys, others: Neighbours) -> Call
             "SERVICE_SECRET": keys.service_secret,
             "USERS_URL": others.url,
             "INFERENCE_URL": others.url,
+            "TRAINING_URL": others.url,
             "CHECKPOINTS_LEASE_SECONDS": "0.9",
         }
         environ |= more

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from services.checkpoints.checkpoint import Viewer
 from services.checkpoints.storage import CheckpointStorage
 from services.common.times import now
 from tests.checkpoints.conftest import PART, Service, put_parts, safetensors
@@ -106,20 +107,19 @@ def test_a_part_that_comes_after_the_deletion_is_refused(service: Service) -> No
         put_parts(urls, [b"late"])
 
 
-def test_what_a_job_needs_goes_when_the_job_has_ended(
-    service: Service, others: Neighbours, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("question", ["jobs-using", "work-using"])  # of inference, of training
+def test_what_a_job_or_training_needs_goes_when_it_has_ended(
+    service: Service, others: Neighbours, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     uploaded, needed = service.active(), set[str]()
     needed.add(uploaded.id)
     monkeypatch.setitem(
-        others.answers, "jobs-using", lambda asked: {"in_use": sorted(needed & set(asked["checkpoint_ids"]))}
+        others.answers, question, lambda asked: {"in_use": sorted(needed & set(asked["checkpoint_ids"]))}
     )
     answer = service.call("DELETE", "/checkpoints", {"checkpoint_id_list": [uploaded.id]})
     assert answer.status_code == 204
     assert service.call("GET", f"/checkpoints/{uploaded.id}").status_code == 404
-    body = {"username": "ann", "models": {"Lora": [uploaded.name]}}
-    resolved = service.call("POST", "/internal/resolve", body, service.keys.service()).json
-    assert resolved["models"] == []  # no new job can have it
+    assert resolved(service, uploaded.name) == []  # no new job can have it
     assert service.begin(uploaded.name)  # its name is free
     service.parts.deletion.clear_leftovers()
     key = f"Lora/checkpoint/custom/{uploaded.id}/{uploaded.name}"
@@ -129,12 +129,55 @@ def test_what_a_job_needs_goes_when_the_job_has_ended(
     assert service.leftovers(uploaded.id) == []
 
 
+def resolved(service: Service, *names: str) -> list[str]:
+    """The ids of the checkpoints that inference is told of."""
+    body = {"username": "ann", "models": {"Lora": list(names)}}
+    answer = service.call("POST", "/internal/resolve", body, service.keys.service())
+    return [model["id"] for model in answer.json["models"]]
+
+
+def test_what_a_job_has_just_been_told_of_stays_until_the_job_can_be_asked_for(service: Service) -> None:
+    uploaded = service.active()
+    assert resolved(service, uploaded.name) == [uploaded.id]
+    service.call("DELETE", "/checkpoints", {"checkpoint_id_list": [uploaded.id]})
+    service.parts.deletion.clear_leftovers()
+    key = f"Lora/checkpoint/custom/{uploaded.id}/{uploaded.name}"
+    assert service.parts.storage.find(key) is not None
+    assert resolved(service, uploaded.name) == []
+    service.parts.database["checkpoints"].update_one(
+        {"_id": uploaded.id}, {"$set": {"promised_until": now() - LONG_AGO}}
+    )
+    service.parts.deletion.clear_leftovers()
+    assert service.leftovers(uploaded.id) == []
+
+
+def test_what_is_deleted_while_a_job_is_told_of_it_is_not_promised(service: Service) -> None:
+    uploaded, repository = service.active(), service.parts.repository
+    found = repository.find_usable(Viewer("ann"), {"Lora": [uploaded.name]})
+    assert [one.id for one in found] == [uploaded.id]
+    service.call("DELETE", "/checkpoints", {"checkpoint_id_list": [uploaded.id]})
+    assert repository.promise(found, 60) == []
+    assert service.leftovers(uploaded.id) == []
+
+
+def test_a_promise_that_is_good_for_long_is_not_written_again(service: Service) -> None:
+    uploaded, repository = service.active(), service.parts.repository
+
+    def promised() -> Any:
+        (found,) = repository.find_usable(Viewer("ann"), {"Lora": [uploaded.name]})
+        (kept,) = repository.promise([found], 60)
+        return kept.promised_until
+
+    assert promised() == promised()
+
+
+@pytest.mark.parametrize("silent", ["jobs-using", "work-using"])
 def test_while_nobody_can_say_what_jobs_need_everything_stays(
-    service: Service, others: Neighbours, monkeypatch: pytest.MonkeyPatch
+    service: Service, others: Neighbours, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     uploaded, unfinished = service.active(), service.begin()["checkpoint"]["id"]
     with monkeypatch.context() as patch:
-        patch.delitem(others.answers, "jobs-using")
+        patch.delitem(others.answers, silent)
         ids = [uploaded.id, unfinished]
         answer = service.call("DELETE", "/checkpoints", {"checkpoint_id_list": ids})
         assert answer.status_code == 204

@@ -1,6 +1,7 @@
 """The life of a job between claim and end."""
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -239,9 +240,18 @@ def test_a_checkpoint_is_in_use_while_a_job_needs_it(service: Service) -> None:
         answer = service.client.post("/internal/jobs-using", json=body, headers=service.keys.service())
         return list(answer.json["in_use"])
 
-    service.create()
-    assert in_use() == []
     job_id = service.started()
     assert in_use() == ["c1"]
     service.work(f"jobs/{job_id}/fail", **attempt_of(service.claimed()), kind="request", message="no")
     assert in_use() == []
+
+
+def test_a_job_that_nobody_starts_keeps_its_checkpoint_for_an_hour(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.create()
+    body = {"checkpoint_ids": ["c1"]}
+    headers = service.keys.service()
+    assert service.client.post("/internal/jobs-using", json=body, headers=headers).json["in_use"] == ["c1"]
+    monkeypatch.setattr("services.inference.repository.STARTED_WITHIN", timedelta(0))
+    assert service.client.post("/internal/jobs-using", json=body, headers=headers).json["in_use"] == []
