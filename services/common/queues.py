@@ -19,6 +19,7 @@ PERIODIC = {
     "checkpoints.abort_stalled_uploads": ("checkpoints", 300.0),
     "datasets.go_on": ("datasets", 15.0),
     "training.go_on": ("training", 2.0),
+    "training.follow_sagemaker": ("training", 5.0),
 }
 SERVICE_QUEUES = ("checkpoints", "endpoints", "inference", "datasets", "training")
 

@@ -48,3 +48,10 @@ class AttemptOver(Conflict):
     """The work has gone to another attempt, or has ended."""
 
     message = "this attempt is over"
+
+
+class Replaced(BadRequest):
+    """A checkpoint that the work needs has become another one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the checkpoint {name} was replaced by another of its name since the start")

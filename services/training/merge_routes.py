@@ -22,4 +22,4 @@ def merge(body: dict[str, Any]) -> dict[str, Any]:
         lambda made_id: parts.merging.start(current_caller(), body, made_id), parts.work.get, "created"
     )
     names = ("primary_model_name", "secondary_model_name", "tertiary_model_name")
-    return {name: work["params"][name] for name in names} | {"checkpoint": work["checkpoint"]}
+    return {name: work["params"][name] for name in names} | {"checkpoint": work.get("checkpoint")}

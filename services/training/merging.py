@@ -1,17 +1,18 @@
 """Merges of checkpoints: what is asked for, checked before a worker sees it."""
 
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from services.common.errors import BadRequest
+from services.common.errors import BadRequest, Unavailable
 from services.common.identity import Caller
 from services.common.times import now
+from services.training.errors import Refused
 from services.training.models import BASE_TYPE
+from services.training.names import checkpoint_id_of
 from services.training.neighbours import Neighbours, Viewer
 from services.training.repository import MERGE, Work, WorkRepository
 from services.training.states import Status
-from services.training.trainings import CHECKPOINTS, ENDING, new_work
+from services.training.trainings import ENDING, new_work
 
 # The WebUI's words.
 WEIGHTED_SUM, ADD_DIFFERENCE, NO_INTERPOLATION = METHODS = (
@@ -47,35 +48,37 @@ class Merging:
             "bake_in_vae": "" if vae in NO_VAE else vae,
             "save_as_half": body["save_as_half"],
         }
-        checkpoint = self._neighbours.reserve(
-            {
-                "id": str(uuid.uuid5(CHECKPOINTS, work_id)),
-                "type": BASE_TYPE,
-                "filename": filename,
-                "creator": caller.name,
-                "allowed": list(viewer.roles),
-                "params": {"message": "merged", "merge": recipe},
-            }
-        )
-        moment = now()
-        return self._work.add(
+        # The work is there first: what a death leaves of its checkpoint is found and given up by its id.
+        self._work.add(
             new_work(MERGE, viewer, work_id)
             | {
-                "status": Status.QUEUED,
-                "queued_at": moment,
-                "not_before": moment,
                 "model_name": "merge",
                 "params": recipe,
-                "base": None,
                 "named": list(dict.fromkeys(wanted)),
                 "files": [{"id": file["id"]} for file in files],
-                "checkpoint_id": checkpoint["id"],
-                "checkpoint": checkpoint,
                 "result_name": filename,
-                "cleaned": False,
-                "history": [{"status": Status.QUEUED, "actor": caller.name, "at": moment}],
+                "history": [{"status": Status.CREATED, "actor": caller.name, "at": now()}],
             }
         )
+        try:
+            checkpoint = self._neighbours.reserve(
+                {
+                    "id": checkpoint_id_of(work_id),
+                    "type": BASE_TYPE,
+                    "filename": filename,
+                    "creator": caller.name,
+                    "allowed": list(viewer.roles),
+                    "params": {"message": "merged", "merge": recipe},
+                }
+            )
+        except Refused:
+            self._work.give_up_creation(work_id)
+            raise
+        changes = {"checkpoint_id": checkpoint["id"], "checkpoint": checkpoint, "cleaned": False}
+        queued = self._work.queue(work_id, caller.name, changes)
+        if queued is None:
+            raise Unavailable  # this process stood still so long that its work was given up
+        return queued
 
 
 def _named(body: Mapping[str, Any]) -> list[str]:

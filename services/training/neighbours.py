@@ -64,10 +64,10 @@ class Neighbours:
             ]
         )
 
-    def note_progress(self, checkpoint_id: str, progress: Mapping[str, Any]) -> None:
-        """How far its making is."""
+    def note_progress(self, checkpoint_id: str, progress: Mapping[str, Any]) -> bool:
+        """How far its making is; False when it is no longer made."""
         body = {"id": checkpoint_id, "progress": dict(progress)}
-        self._checkpoints.call("/internal/checkpoints/progress", body)
+        return bool(self._checkpoints.call("/internal/checkpoints/progress", body)["noted"])
 
     def adopt(self, checkpoint_id: str, key: str, params: Mapping[str, Any]) -> str | None:
         """The object becomes the checkpoint's file; why not, else None."""

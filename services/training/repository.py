@@ -9,12 +9,14 @@ from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
+from services.training.sagemaker.settings import LOCAL, SAGEMAKER
 from services.training.states import ALIVE, Status
 
 Work = dict[str, Any]
 TRAINING, MERGE = "training", "merge"
 NEWEST_FIRST = [("created", DESCENDING), ("_id", DESCENDING)]
 MOST_LOSSES = 4000
+THERE: dict[str, Any] = {"status": {"$ne": Status.DELETING}}
 
 
 class WorkRepository:
@@ -38,17 +40,17 @@ class WorkRepository:
 
     def get(self, work_id: str) -> Work | None:
         """Work by its id, whoever asks."""
-        return self._work.find_one({"_id": work_id})
+        return self._work.find_one({"_id": work_id} | THERE)
 
     def find(self, work_id: str, owner: str | None) -> Work | None:
         """A training; `owner` None sees everybody's."""
-        return self._work.find_one({"_id": work_id, "kind": TRAINING} | _owned_by(owner))
+        return self._work.find_one({"_id": work_id, "kind": TRAINING} | THERE | _owned_by(owner))
 
     def page(
         self, owner: str | None, filters: Mapping[str, Any], limit: int, last_key: str | None
     ) -> list[Work]:
         """Up to `limit` + 1 trainings, newest first."""
-        query = {"kind": TRAINING} | _owned_by(owner) | dict(filters) | after(last_key, "created")
+        query = {"kind": TRAINING} | THERE | _owned_by(owner) | dict(filters) | after(last_key, "created")
         return list(self._work.find(query).sort(NEWEST_FIRST).limit(limit + 1))
 
     def queue(self, work_id: str, actor: str, changes: Mapping[str, Any]) -> Work | None:
@@ -73,14 +75,23 @@ class WorkRepository:
             return_document=ReturnDocument.AFTER,
         )
 
-    def remove(self, work_ids: Iterable[str], owner: str | None) -> list[Work]:
-        """Forget trainings; their workers are told that the attempt is over. Those that were there."""
+    def mark_deleted(self, work_ids: Iterable[str], owner: str | None) -> list[Work]:
+        """Take trainings out of sight; their workers hear that the attempt is over. As they were before."""
         gone = []
         for work_id in work_ids:
-            query = {"_id": work_id, "kind": TRAINING} | _owned_by(owner)
-            found = self._work.find_one_and_delete(query)
+            query = {"_id": work_id, "kind": TRAINING} | THERE | _owned_by(owner)
+            marked = {"$set": {"status": Status.DELETING, "deleted_at": now()}, "$unset": {"lease": ""}}
+            found = self._work.find_one_and_update(query, marked, return_document=ReturnDocument.AFTER)
             gone += [found] if found else []
         return gone
+
+    def forget(self, work_id: str) -> None:
+        """Nothing is left of deleted work."""
+        self._work.delete_one({"_id": work_id, "status": Status.DELETING})
+
+    def give_up_creation(self, work_id: str) -> None:
+        """Forget work that could not be created."""
+        self._work.delete_one({"_id": work_id, "status": Status.CREATED})
 
     def uses(self, checkpoint_ids: Sequence[str]) -> list[str]:
         """Those of the checkpoints that waiting or running work needs."""
@@ -93,10 +104,17 @@ class WorkRepository:
         """What a worker of this type may take, the oldest first."""
         query = {
             "status": Status.QUEUED,
+            "backend": LOCAL,
             "not_before": {"$lte": now()},
             "instance_type": {"$in": [None, instance_type]},
         }
         return list(self._work.find(query).sort("queued_at", ASCENDING).limit(20))
+
+    def for_sagemaker(self) -> list[Work]:
+        """What is to be submitted to SageMaker or followed there, the oldest first."""
+        waiting = {"status": Status.QUEUED, "not_before": {"$lte": now()}}
+        query = {"backend": SAGEMAKER, "$or": [waiting, {"status": Status.RUNNING}]}
+        return list(self._work.find(query).sort("queued_at", ASCENDING).limit(500))
 
     def postpone(self, work_id: str, seconds: float, reason: str) -> None:
         """Leave queued work alone for a while."""
@@ -195,6 +213,19 @@ class WorkRepository:
     def finishing(self) -> list[str]:
         """Ids of work whose result is to become a checkpoint."""
         return [one["_id"] for one in self._work.find({"status": Status.FINISHING}, {"_id": True})]
+
+    def deleted(self) -> list[Work]:
+        """Deleted work whose objects or checkpoint may still be there."""
+        return list(self._work.find({"status": Status.DELETING}).limit(100))
+
+    def half_created(self, seconds: float) -> list[Work]:
+        """Merges whose creation a death has cut off."""
+        query = {
+            "kind": MERGE,
+            "status": Status.CREATED,
+            "created": {"$lt": now() - timedelta(seconds=seconds)},
+        }
+        return list(self._work.find(query).limit(100))
 
     def to_clean(self) -> list[Work]:
         """Ended work whose reserved checkpoint or files in S3 are still to be seen to."""

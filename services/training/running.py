@@ -5,17 +5,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from services.common.errors import ApiError, BadRequest, Unavailable
-from services.training.errors import AttemptOver, NotYet
+from services.common.errors import BadRequest
+from services.training.errors import AttemptOver
 from services.training.finishing import Finishing
-from services.training.neighbours import Neighbours, Viewer
+from services.training.preparation import Preparation
 from services.training.repository import TRAINING, Work, WorkRepository, held_by
 from services.training.storage import WorkStorage
 
 log = logging.getLogger(__name__)
 
 LONGEST_REASON = 1000
-NOT_YET_SECONDS = 1.0
 FILE_NAME = re.compile(r"(result|state-\d{1,9}|save-\d{1,9}|sample-\d{1,9}-\d{1,3})\.(safetensors|state|png)")
 
 
@@ -26,7 +25,7 @@ class Running:
         self,
         work: WorkRepository,
         storage: WorkStorage,
-        neighbours: Neighbours,
+        preparation: Preparation,
         finishing: Finishing,
         ask_to_finish: Callable[[str], None],
         lease_seconds: int,
@@ -34,7 +33,7 @@ class Running:
     ) -> None:
         self._work = work
         self._storage = storage
-        self._neighbours = neighbours
+        self._preparation = preparation
         self._finishing = finishing
         self._ask_to_finish = ask_to_finish
         self._lease_seconds = lease_seconds
@@ -44,80 +43,14 @@ class Running:
         """The oldest work that this worker can do, with everything that it needs."""
         self.requeue_expired()
         for waiting in self._work.waiting(instance_type):
-            prepared = self._prepared(waiting)
+            prepared = self._preparation.prepare(waiting, self._storage.read_url)
             if prepared is None:
                 continue
             claimed = self._work.claim(waiting["_id"], worker_id, self._lease_seconds)
             if claimed is not None:
                 log.info("work claimed", extra={"work_id": claimed["_id"], "attempt": claimed["attempt"]})
-                return self._for_worker(claimed, prepared)
+                return self._preparation.document(claimed, prepared, self._storage.read_url)
         return None
-
-    def _prepared(self, work: Work) -> dict[str, Any] | None:
-        """Files and pictures with their URLs; None when the work has to wait or cannot be done."""
-        viewer = Viewer.kept(work["viewer"])
-        try:
-            if work["kind"] == TRAINING:
-                wanted = [(work["base"]["type"], work["base"]["name"])]
-                concepts = [self._concept(viewer, concept) for concept in work["concepts"]]
-            else:
-                wanted, concepts = [(kind, name) for kind, name in work["named"]], []
-            files = self._neighbours.resolve(viewer, wanted)
-        except NotYet:
-            self._work.postpone(work["_id"], NOT_YET_SECONDS, "the verification of its data set")
-            return None
-        except Unavailable:
-            raise
-        except ApiError as reason:
-            failed = self._work.fail(
-                {"_id": work["_id"], "status": work["status"]}, "training", reason.message
-            )
-            if failed is not None:
-                self._finishing.clean(failed)
-            return None
-        return {"concepts": concepts, "files": [self._file(file) for file in files]}
-
-    def _concept(self, viewer: Viewer, concept: Mapping[str, Any]) -> dict[str, Any]:
-        others = concept["class_dataset"]
-        return {
-            "prompt": concept["prompt"],
-            "class_prompt": concept["class_prompt"],
-            "class_count": concept["class_pictures"],
-            "repeats": concept["repeats"],
-            "pictures": self._pictures(viewer, concept["dataset"]),
-            "class_pictures": self._pictures(viewer, others) if others else [],
-        }
-
-    def _pictures(self, viewer: Viewer, name: str) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": one["filename"],
-                "caption": one["caption"] or "",
-                "size": one["size"],
-                "url": self._storage.read_url(one["key"]),
-            }
-            for one in self._neighbours.pictures(viewer, name)
-        ]
-
-    def _file(self, file: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {name: file[name] for name in ("type", "name", "id", "size", "etag", "sha256")}
-        return kept | {"url": self._storage.read_url(file["key"])}
-
-    def _for_worker(self, work: Work, prepared: Mapping[str, Any]) -> dict[str, Any]:
-        state = work["state"]
-        return {
-            "id": work["_id"],
-            "attempt": work["attempt"],
-            "lease_seconds": self._lease_seconds,
-            "kind": work["kind"],
-            "request_id": work.get("request_id") or "",
-            "result_name": work["result_name"],
-            "use_lora": work.get("use_lora", False),
-            "params": work["params"],
-            "losses": work["losses"][-1:],
-            "state": state and {"step": state["step"], "url": self._storage.read_url(state["key"])},
-            **prepared,
-        }
 
     def report(self, work_id: str, worker_id: str, attempt: int, report: Mapping[str, Any]) -> bool:
         """Renew the lease and keep the progress; whether the work is to stop. Raises AttemptOver."""
@@ -130,8 +63,9 @@ class Running:
         work = self._work.renew(held, self._lease_seconds, changes, report["losses"])
         if work is None:
             raise AttemptOver
-        if work["kind"] != TRAINING:
-            self._finishing.tell_progress(work)
+        if work["kind"] != TRAINING and not self._finishing.tell_progress(work):
+            self._work.fail(held, worker_id, "the checkpoint was deleted")
+            raise AttemptOver
         return bool(work["stop_wanted"])
 
     def upload_urls(

@@ -13,9 +13,11 @@ class Status(StrEnum):
     COMPLETE = "complete"
     STOPPED = "stopped"
     FAILED = "failed"
+    DELETING = "deleting"  # no client sees it: what it keeps elsewhere is about to go
 
 
 FINAL = frozenset({Status.COMPLETE, Status.STOPPED, Status.FAILED})
+ENDED_WELL = frozenset({Status.COMPLETE, Status.STOPPED})
 ALIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.FINISHING})
 SHOWN = {
     Status.CREATED: "Initial",

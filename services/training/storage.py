@@ -1,6 +1,6 @@
 """Where trainings keep their states, samples and results in S3."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -38,6 +38,18 @@ class WorkStorage:
         """Where the client PUTs a file of their own."""
         return self.objects.presign_put(f"{self.folder(work)}input/{name}")
 
+    def sagemaker_key(self, work: Mapping[str, Any], name: str) -> str:
+        """The key of what SageMaker reads and writes; one training job at a time does, for all attempts."""
+        return f"{self.folder(work)}output/sagemaker/{name}"
+
+    def sagemaker_location(self, work: Mapping[str, Any], name: str) -> str:
+        """The `s3://` address of it."""
+        return self.objects.location(self.sagemaker_key(work, name))
+
+    def write_input(self, work: Mapping[str, Any], name: str, content: bytes) -> None:
+        """Put what SageMaker reads."""
+        self.objects.write(self.sagemaker_key(work, f"input/{name}"), content)
+
     def read_url(self, key: str, audience: str = "worker") -> str:
         """Where a worker or client fetches a file."""
         return self.objects.presign_get(key, audience, URL_SECONDS if audience == "worker" else None)
@@ -67,6 +79,12 @@ class WorkStorage:
                 reason = error.response.get("Error", {}).get("Message", "")
                 raise Refused(f"S3 refused the parts of {key.rsplit('/', 1)[-1]}: {reason}") from None
 
+    def tidy(self, work: Mapping[str, Any], keep: Collection[str]) -> None:
+        """Delete what the work made, but for these keys, and end its unfinished uploads."""
+        made = f"{self.folder(work)}output/"
+        self._abort_uploads(made)
+        self.objects.delete([key for key in self.objects.keys_under(made) if key not in keep])
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; absent ones are ignored."""
         self.objects.delete(keys)
@@ -74,6 +92,10 @@ class WorkStorage:
     def purge(self, work: Mapping[str, Any]) -> None:
         """Delete everything that belongs to the work."""
         prefix = self.folder(work)
+        self._abort_uploads(prefix)
+        self.objects.delete_under(prefix)
+
+    def _abort_uploads(self, prefix: str) -> None:
         pages: Any = self.objects.client.get_paginator("list_multipart_uploads").paginate(
             Bucket=self.objects.bucket, Prefix=prefix
         )
@@ -83,4 +105,3 @@ class WorkStorage:
                     self.objects.client.abort_multipart_upload(
                         Bucket=self.objects.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
-        self.objects.delete_under(prefix)

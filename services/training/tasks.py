@@ -42,3 +42,9 @@ def go_on() -> None:
     for work_id in parts.work.finishing():
         ask_to_finish(work_id, expires=PERIODIC["training.go_on"][1])
     parts.finishing.sweep()
+
+
+@app.task(name="training.follow_sagemaker", acks_late=True, soft_time_limit=120)
+def follow_sagemaker() -> None:
+    """Submit trainings to SageMaker, and see how they are."""
+    _parts().following.run()

@@ -1,7 +1,7 @@
 """Creates, starts, stops and deletes trainings."""
 
-import uuid
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.common.errors import BadRequest
@@ -12,14 +12,16 @@ from services.training.errors import JobNotFound, ModelNotFound, ModelNotReady, 
 from services.training.finishing import Finishing
 from services.training.model_repository import ModelRepository
 from services.training.models import BASE_TYPE, state_of
+from services.training.names import checkpoint_id_of
 from services.training.neighbours import Neighbours, Viewer
 from services.training.repository import TRAINING, Work, WorkRepository
+from services.training.sagemaker.settings import LOCAL, SAGEMAKER
 from services.training.states import SHOWN, Status
 from services.training.storage import WorkStorage
 
 ENDING = ".safetensors"
 NAMES_OF_RESULT = ("output_name", "custom_model_name", "lora_name", "save_model_name")
-CHECKPOINTS = uuid.UUID("6d7c1f0e-55a5-4a6c-8f6a-0f6f6f1e9d55")  # ids of results are made of ids of work
+INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]{1,20}\.[a-z0-9]{1,20}")
 
 
 class Trainings:
@@ -32,7 +34,9 @@ class Trainings:
         storage: WorkStorage,
         neighbours: Neighbours,
         finishing: Finishing,
+        backends: Sequence[str],
     ) -> None:
+        self._backends = backends
         self._work = work
         self._models = models
         self._storage = storage
@@ -50,6 +54,7 @@ class Trainings:
         concepts = concepts_of(training, config, self._storage.objects.bucket)
         for name in _datasets(concepts):
             self._visible(viewer, name)
+        backend, instance_type = chosen_backend(training, self._backends)
         moment = now()
         return self._work.add(
             new_work(TRAINING, viewer, work_id)
@@ -59,7 +64,8 @@ class Trainings:
                 "model_name": model_name,
                 "params": dict(params),
                 "concepts": concepts,
-                "instance_type": training.get("training_instance_type") or None,
+                "instance_type": instance_type,
+                "backend": backend,
                 "use_lora": uses_lora(config),
                 "history": [{"status": Status.CREATED, "actor": caller.name, "at": moment}],
             }
@@ -69,13 +75,14 @@ class Trainings:
         """created → queued; what waits or runs already stays. Raises what is in the way."""
         if work["status"] != Status.CREATED:
             return _started(work)
-        viewer = Viewer.kept(work["viewer"])
+        own = caller.name == work["user"]  # an administrator starts it with its owner's rights
+        viewer = Viewer.of(caller) if own else Viewer.kept(work["viewer"])
         base = self._base(viewer, work)
         for name in _datasets(work["concepts"]):
             self._visible(viewer, name, to_train=True)
         checkpoint = self._neighbours.reserve(
             {
-                "id": str(uuid.uuid5(CHECKPOINTS, work["_id"])),
+                "id": checkpoint_id_of(work["_id"]),
                 "type": "Lora" if work["use_lora"] else BASE_TYPE,
                 "filename": result_name(work),
                 "creator": work["user"],
@@ -91,10 +98,17 @@ class Trainings:
                 "files": [{"id": base["id"]}],
                 "checkpoint_id": checkpoint["id"],
                 "result_name": result_name(work),
+                "viewer": vars(viewer) | {"roles": list(viewer.roles)},
                 "cleaned": False,
             },
         )
-        return queued or _started(self._current(work))
+        if queued is not None:
+            return queued
+        try:
+            return _started(self._current(work))
+        except JobNotFound:  # it was deleted meanwhile, perhaps before its checkpoint was there
+            self._neighbours.give_up(checkpoint["id"], "the training was deleted")
+            raise
 
     def stop(self, caller: Caller, work: Work) -> Work:
         """Its worker ends it and what it has learned becomes the checkpoint; what only waits ends at once."""
@@ -112,7 +126,7 @@ class Trainings:
 
     def delete(self, work_ids: list[str], owner: str | None) -> None:
         """Forget trainings, with what they keep in S3; a checkpoint that is Active stays."""
-        for work in self._work.remove(work_ids, owner):
+        for work in self._work.mark_deleted(work_ids, owner):
             self._finishing.forget(work)
 
     def _current(self, work: Work) -> Work:
@@ -170,12 +184,7 @@ def new_work(kind: str, viewer: Viewer, work_id: str) -> Work:
         "kind": kind,
         "status": Status.CREATED,
         "user": viewer.username,
-        "viewer": {
-            "username": viewer.username,
-            "roles": list(viewer.roles),
-            "sees_checkpoints": viewer.sees_checkpoints,
-            "sees_datasets": viewer.sees_datasets,
-        },
+        "viewer": vars(viewer) | {"roles": list(viewer.roles)},
         "created": now(),
         "attempt": 0,
         "failures": [],
@@ -185,8 +194,29 @@ def new_work(kind: str, viewer: Viewer, work_id: str) -> Work:
         "saves": [],
         "state": None,
         "instance_type": None,
+        "backend": LOCAL,
         "stop_wanted": False,
     }
+
+
+def chosen_backend(training: Mapping[str, Any], backends: Sequence[str]) -> tuple[str, str | None]:
+    """Who trains, and on which type of instance. Raises BadRequest.
+
+    The named backend; else SageMaker for its own instance types where the deployment has it.
+    """
+    instance_type, named = training.get("training_instance_type") or None, training.get("backend") or None
+    if instance_type is not None and (not isinstance(instance_type, str) or len(instance_type) > 100):
+        raise BadRequest("training_params.training_instance_type must be text of at most 100 characters")
+    if named is not None and named not in backends:
+        raise BadRequest(f"training_params.backend must be one of {', '.join(backends)}")
+    if named is None:
+        theirs = INSTANCE_TYPE.fullmatch(instance_type or "") and SAGEMAKER in backends
+        named = SAGEMAKER if theirs or LOCAL not in backends else LOCAL
+    if named == SAGEMAKER and not INSTANCE_TYPE.fullmatch(instance_type or ""):
+        raise BadRequest(
+            "training_params.training_instance_type must be one of SageMaker's, such as ml.g5.2xlarge"
+        )
+    return str(named), instance_type
 
 
 def uses_lora(config: Mapping[str, Any]) -> bool:

@@ -14,8 +14,11 @@ from services.training.merging import Merging
 from services.training.model_repository import ModelRepository
 from services.training.models import Models
 from services.training.neighbours import Neighbours
+from services.training.preparation import Preparation
 from services.training.repository import WorkRepository
 from services.training.running import Running
+from services.training.sagemaker.following import Following
+from services.training.sagemaker.jobs import Jobs
 from services.training.storage import WorkStorage
 from services.training.trainings import Trainings
 
@@ -36,6 +39,7 @@ class Parts:
     trainings: Trainings
     merging: Merging
     running: Running
+    following: Following
     finishing: Finishing
 
 
@@ -50,7 +54,9 @@ def connect(config: Config, ask_to_finish: Callable[[str], None]) -> Parts:
         ServiceClient("training", config.checkpoints_url, secret, timeout=ADOPTION_SECONDS),
         ServiceClient("training", config.datasets_url, secret),
     )
-    finishing = Finishing(work, storage, neighbours)
+    jobs = Jobs(config.sagemaker)
+    finishing = Finishing(work, storage, neighbours, jobs)
+    preparation = Preparation(work, neighbours, finishing, config.lease_seconds)
     return Parts(
         config=config,
         database=database,
@@ -58,15 +64,25 @@ def connect(config: Config, ask_to_finish: Callable[[str], None]) -> Parts:
         model_repository=models,
         storage=storage,
         models=Models(models, neighbours),
-        trainings=Trainings(work, models, storage, neighbours, finishing),
+        trainings=Trainings(work, models, storage, neighbours, finishing, config.backends),
         merging=Merging(work, neighbours),
         running=Running(
             work,
             storage,
-            neighbours,
+            preparation,
             finishing,
             ask_to_finish,
             config.lease_seconds,
+            config.max_attempts,
+        ),
+        following=Following(
+            work,
+            storage,
+            preparation,
+            finishing,
+            jobs,
+            config.sagemaker,
+            ask_to_finish,
             config.max_attempts,
         ),
         finishing=finishing,

@@ -200,6 +200,7 @@ def application(
     )
     parts: Parts = app.extensions[EXTENSION]
     parts.running._ask_to_finish = lambda _: None  # the tests do the background work
+    parts.following._ask_to_finish = lambda _: None
     yield app
     parts.database.client.drop_database(parts.database.name)
     parts.database.client.close()

@@ -1,0 +1,1 @@
+"""Trainings as training jobs of Amazon SageMaker."""
