@@ -10,6 +10,7 @@ from gpu_worker import infotext
 from gpu_worker.errors import RequestFault
 from gpu_worker.faces import FaceRestorer, find_restorer
 from gpu_worker.images import read_picture
+from gpu_worker.infotext import exact
 from gpu_worker.limits import MAX_IMAGES, MAX_NAME_LENGTH, flag, number, shown, text, whole
 from gpu_worker.tasks import Picture, TaskContext, TaskResult
 from gpu_worker.upscaling import NONE, Upscaler, find_upscaler, upscale_by, upscale_to
@@ -145,9 +146,9 @@ def _face_step(
     restorer: FaceRestorer, kind: str, visibility: float, weight: float | None, check: Callable[[], None]
 ) -> Step:
     def restore(picture: Image.Image, said: dict[str, object]) -> Image.Image:
-        said[f"{kind} visibility"] = f"{visibility:g}"
+        said[f"{kind} visibility"] = exact(visibility)
         if weight is not None:
-            said[f"{kind} weight"] = f"{weight:g}"
+            said[f"{kind} weight"] = exact(weight)
         restored = restorer.restore(picture, weight, check)
         return restored if visibility >= 1 else Image.blend(picture, restored, visibility)
 
@@ -182,7 +183,7 @@ def _enlarge(
     check: Callable[[], None],
 ) -> Image.Image:
     if request.resize_mode == BY_FACTOR:
-        said["Postprocess upscale by"] = f"{request.upscaling_resize:g}"
+        said["Postprocess upscale by"] = exact(request.upscaling_resize)
         return upscale_by(picture, request.upscaling_resize, upscaler, check)
     width, height = request.upscaling_resize_w, request.upscaling_resize_h
     said["Postprocess upscale to"] = f"{width}x{height}"

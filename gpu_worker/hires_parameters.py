@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_worker.errors import RequestFault
+from gpu_worker.infotext import exact
 from gpu_worker.limits import MAX_NAME_LENGTH, SIZE_MULTIPLE, flag, number, text, whole
 from gpu_worker.samplers import Sampling, choose_sampling
 
@@ -50,6 +51,20 @@ class Hires:
         return self.upscaler in LATENT_MODES
 
 
+def with_first_phase(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The body in today's words where it names the first pass's size, as older clients of the WebUI do.
+
+    ``StableDiffusionProcessingTxt2Img`` in modules/processing.py of the WebUI.
+    """
+    first = [whole(name, document.get(name)) for name in ("firstphase_width", "firstphase_height")]
+    if not any(first) or not flag("enable_hr", document.get("enable_hr")):
+        return document
+    final = [whole(name, document.get(name)) for name in ("width", "height")]
+    width = first[0] or first[1] * final[0] // final[1]
+    height = first[1] or first[0] * final[1] // final[0]
+    return {**document, "width": width, "height": height, "hr_resize_x": final[0], "hr_resize_y": final[1]}
+
+
 def parse_hires(document: Mapping[str, Any], base: Any) -> Hires | None:
     """Reads what belongs to hires fix; `base` is the checked txt2img request. None when it is off.
 
@@ -68,11 +83,11 @@ def parse_hires(document: Mapping[str, Any], base: Any) -> Hires | None:
     prompt = text("hr_prompt", document.get("hr_prompt"))
     negative = text("hr_negative_prompt", document.get("hr_negative_prompt"))
     fields = {
-        "Denoising strength": f"{strength:g}",
+        "Denoising strength": exact(strength),
         **said,
         "Hires upscaler": upscaler,
         "Hires steps": steps or None,
-        "Hires CFG scale": f"{cfg_scale:g}" if cfg_scale else None,
+        "Hires CFG scale": exact(cfg_scale) if cfg_scale else None,
         "Hires sampler": sampling.sampler if sampling.sampler != base.sampling.sampler else None,
         "Hires schedule type": _other_schedule(sampling, base.sampling),
         "Hires prompt": prompt if prompt not in ("", base.prompt) else None,
@@ -114,7 +129,7 @@ def _sizes(
     scale = number("hr_scale", document.get("hr_scale"))
     if x == 0 and y == 0:
         enlarged = int(width * scale), int(height * scale)
-        size, said = enlarged, {"Hires upscale": f"{scale:g}"}
+        size, said = enlarged, {"Hires upscale": exact(scale)}
     else:
         by_width = y == 0 or (x != 0 and width / height < x / y)
         enlarged = (x, x * height // width) if by_width else (y * width // height, y)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 
 from gpu_worker import VERSION
 
@@ -11,6 +10,12 @@ NEGATIVE_MARK = "Negative prompt:"
 FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 MINIMUM_FIELDS = 3
 SIZE = re.compile(r"^(\d+)x(\d+)$")
+
+
+def exact(value: float) -> str:
+    """A number in as few digits as give it back: 7.0 is "7", as in the WebUI."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def quote(value: object) -> str:
@@ -71,50 +76,3 @@ def _split_prompts(lines: list[str]) -> tuple[str, str]:
             line = line.removeprefix(NEGATIVE_MARK).removeprefix(" ")
         target.append(line)
     return "\n".join(prompt), "\n".join(negative)
-
-
-def request_from(infotext: str) -> dict[str, object]:
-    """A request body that makes the infotext's picture again, with the names of ``/sdapi/v1/txt2img``."""
-    fields = parse(infotext)
-    settings: dict[str, object] = {}
-    if "Model" in fields:
-        settings["sd_model_checkpoint"] = fields["Model"]
-    if "VAE" in fields:
-        settings["sd_vae"] = fields["VAE"]
-    if "Clip skip" in fields:
-        settings["CLIP_stop_at_last_layers"] = int(fields["Clip skip"])
-    return {
-        **_hires(fields),
-        "prompt": fields["Prompt"],
-        "negative_prompt": fields["Negative prompt"],
-        "steps": int(fields["Steps"]),
-        "sampler_name": fields["Sampler"],
-        "scheduler": fields.get("Schedule type", "Automatic"),
-        "cfg_scale": float(fields["CFG scale"]),
-        "seed": int(fields["Seed"]),
-        "width": int(fields["Size-1"]),
-        "height": int(fields["Size-2"]),
-        "eta": float(fields.get("Eta", 0.0)),
-        "override_settings": settings,
-    }
-
-
-def _hires(fields: dict[str, str]) -> dict[str, object]:
-    """What an infotext says of hires fix, with the names of requests."""
-    if "Hires upscaler" not in fields:
-        return {}
-    names: dict[str, tuple[str, Callable[[str], object]]] = {
-        "Denoising strength": ("denoising_strength", float),
-        "Hires upscale": ("hr_scale", float),
-        "Hires steps": ("hr_second_pass_steps", int),
-        "Hires upscaler": ("hr_upscaler", str),
-        "Hires sampler": ("hr_sampler_name", str),
-        "Hires schedule type": ("hr_scheduler", str),
-        "Hires CFG scale": ("hr_cfg", float),
-        "Hires prompt": ("hr_prompt", str),
-        "Hires negative prompt": ("hr_negative_prompt", str),
-    }
-    found = {key: read(fields[name]) for name, (key, read) in names.items() if name in fields}
-    if match := SIZE.match(fields.get("Hires resize", "")):
-        found |= {"hr_resize_x": int(match[1]), "hr_resize_y": int(match[2])}
-    return {"enable_hr": True, **found}

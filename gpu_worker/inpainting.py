@@ -17,6 +17,7 @@ from gpu_worker.image_parameters import (
     ImageToImage,
     Mask,
 )
+from gpu_worker.infotext import exact
 from gpu_worker.limits import LIMITS
 from gpu_worker.resizing import FILL as FILL_UP
 from gpu_worker.resizing import JUST_RESIZE, LATENT_UPSCALE, resize
@@ -71,18 +72,20 @@ def prepare(request: ImageToImage, width: int, height: int) -> Prepared:
 
 
 def fields(request: ImageToImage) -> dict[str, object]:
-    """What an infotext says of the mask."""
-    mask = request.mask
+    """What an infotext says of the mask, and of sizes that differ (the WebUI's says nothing of modes)."""
+    mask, mode = request.mask, request.resize_mode or None
     if mask is None:
-        return {}
+        return {"Resize mode": mode}
     return {
+        "Resize mode": mode,
         "Mask mode": "Inpaint not masked" if mask.is_inverted else None,
-        "Mask blur": f"{mask.blur_x:g}" if mask.blur_x == mask.blur_y != 0 else None,
-        "Mask blur x": f"{mask.blur_x:g}" if mask.blur_x != mask.blur_y else None,
-        "Mask blur y": f"{mask.blur_y:g}" if mask.blur_x != mask.blur_y else None,
+        "Mask blur": exact(mask.blur_x) if mask.blur_x == mask.blur_y else None,
+        "Mask blur x": exact(mask.blur_x) if mask.blur_x != mask.blur_y else None,
+        "Mask blur y": exact(mask.blur_y) if mask.blur_x != mask.blur_y else None,
         "Inpaint area": "Only masked" if mask.only_masked else None,
         "Masked area padding": mask.padding if mask.only_masked else None,
         "Masked content": MASKED_CONTENT.get(mask.fill),
+        "Mask round": None if mask.is_rounded else "False",
     }
 
 

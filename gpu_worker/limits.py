@@ -53,6 +53,8 @@ LIMITS: dict[str, Limit] = {
     "hr_scale": Limit(2.0, 1.0, 8.0),
     "hr_resize_x": Limit(0, 0, 4096, whole=True),
     "hr_resize_y": Limit(0, 0, 4096, whole=True),
+    "firstphase_width": Limit(0, 0, 2048, whole=True),
+    "firstphase_height": Limit(0, 0, 2048, whole=True),
     "hr_second_pass_steps": Limit(0, 0, 150, whole=True),
     "hr_cfg": Limit(0.0, 0.0, 100.0),
     # Those of the WebUI's ExtrasBaseRequest; the sizes are bounded by the pixels of the result.

@@ -13,6 +13,7 @@ from gpu_worker.hires import TwoPasses
 from gpu_worker.hires_parameters import parse_hires
 from gpu_worker.image_parameters import parse_image_to_image
 from gpu_worker.image_to_image import FromPictures
+from gpu_worker.infotext import exact
 from gpu_worker.limits import flag
 from gpu_worker.loading import Vae
 from gpu_worker.parameters import TextToImage
@@ -71,9 +72,9 @@ def from_pictures(context: TaskContext, request: TextToImage) -> Making:
     start = first_step(request.steps, asked.denoising_strength)
     multiplier = asked.noise_multiplier
     fields = {
-        "Denoising strength": f"{asked.denoising_strength:g}",
+        "Denoising strength": exact(asked.denoising_strength),
         **inpainting.fields(asked),
-        "Noise multiplier": f"{multiplier:g}" if multiplier != 1 else None,
+        "Noise multiplier": exact(multiplier) if multiplier != 1 else None,
     }
     info = {"denoising_strength": asked.denoising_strength}
     make = FromPictures(asked, prepared, start, keep).make

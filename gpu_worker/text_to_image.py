@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,6 +12,8 @@ from PIL import Image
 from gpu_worker import VERSION, infotext
 from gpu_worker.denoising import Step
 from gpu_worker.errors import RequestFault
+from gpu_worker.hires_parameters import with_first_phase
+from gpu_worker.infotext_request import with_infotext
 from gpu_worker.jobs import Job, ModelFile
 from gpu_worker.making import Making, from_pictures, from_words
 from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_image
@@ -38,6 +41,7 @@ def make_pictures(
 ) -> TaskResult:
     """The way of both tasks from a request body to pictures with infotext."""
     # 1. Everything that can be refused is refused before a checkpoint is loaded.
+    context = replace(context, parameters=with_first_phase(with_infotext(context.parameters)))
     request = parse_text_to_image(context.parameters, context.job.seed, context.job.task_type)
     making = choose_making(context, request)
     refuse_networks(request.prompt, request.negative_prompt)
@@ -127,14 +131,14 @@ def _infotext(
         "Steps": request.steps,
         "Sampler": request.sampling.sampler,
         "Schedule type": request.sampling.asked_schedule,
-        "CFG scale": f"{request.cfg_scale:g}",
+        "CFG scale": infotext.exact(request.cfg_scale),
         "Seed": seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": checkpoint.short_hash,
         "Model": _stem(checkpoint.name),
         "VAE hash": vae.short_hash if vae else None,
         "VAE": vae.name if vae else None,
-        "Eta": f"{request.eta:g}" if request.eta else None,
+        "Eta": infotext.exact(request.eta) if request.eta else None,
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
         **more,
     }

@@ -161,4 +161,4 @@ def test_a_wrong_body_is_refused_with_a_sentence(
 
 
 def test_unknown_keys_are_reported(device: Device, source: Image.Image) -> None:
-    assert single(device, source, mystery=7).info["unsupported"] == ["mystery"]
+    assert single(device, source, mystery=7, show_extras_results=True).info["unsupported"] == ["mystery"]

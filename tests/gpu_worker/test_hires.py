@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from gpu_worker import infotext
 from gpu_worker.errors import RequestFault
 from gpu_worker.esrgan import CompactNet
+from gpu_worker.infotext_request import request_from
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.tasks import TaskResult
 from tests.gpu_worker import house
@@ -67,6 +68,7 @@ def test_a_network_enlarges_the_picture_between_the_passes(
         ({"hr_resize_x": 96, "hr_resize_y": 128}, (96, 128), "Hires resize: 96x128"),
         ({"hr_resize_x": 128}, (128, 128), "Hires resize: 128x0"),
         ({"hr_scale": 1.7}, (104, 104), "Hires upscale: 1.7"),
+        ({"firstphase_width": 80, "width": 160, "height": 128}, (160, 128), "Size: 80x64, "),
     ],
 )
 def test_sizes_are_the_webuis(
@@ -109,7 +111,7 @@ def test_progress_counts_both_passes(memory: ModelMemory) -> None:
 
 def test_an_infotext_sent_back_makes_the_same_picture(memory: ModelMemory) -> None:
     first = hires(memory, hr_upscaler="Lanczos").pictures[0]
-    body = infotext.request_from(first.infotext)
+    body = request_from(first.infotext)
     again = house.run(memory, "txt2img", **body).pictures[0]
     assert again.infotext == first.infotext
     assert np.array_equal(house.pixels(again.image), house.pixels(first.image))

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gpu_worker import inpainting
 from gpu_worker.denoising import Step
 from gpu_worker.errors import RequestFault
+from gpu_worker.image_parameters import parse_image_to_image
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.single_file_export import save_single_file
 from gpu_worker.starts import first_step, steps_for
@@ -214,6 +216,7 @@ def test_the_noise_multiplier_and_image_cfg_scale_are_said(memory: ModelMemory) 
             {"inpainting_fill": 4, "mask": encoded(half_mask())},
             "inpainting_fill must be a whole number from 0 to 3",
         ),
+        ({"latent_mask": "x"}, "latent_mask is not supported"),
         ({"resize_mode": 4}, "^resize_mode must be a whole number from 0 to 3, not 4"),
         ({"init_images": [encoded(RED_ON_WHITE)] * 17}, "init_images must have|batch_size must be"),
     ],
@@ -225,6 +228,42 @@ def test_a_wrong_body_is_refused_before_a_model_loads(
     broken.write_bytes(b"no checkpoint")
     with pytest.raises(RequestFault, match=says):
         image_to_image(memory, models={"Stable-diffusion": [broken]}, **body)
+
+
+@pytest.mark.parametrize("fill", [0, 1, 2, 3])
+def test_every_fill_mode_starts_from_what_it_says(fill: int) -> None:
+    """Seen below the mask before anything is drawn: colours from around it, the picture, noise, nothing."""
+    whole = RED_ON_WHITE
+    asked = parse_image_to_image(
+        {
+            "init_images": [encoded(whole)],
+            "mask": encoded(half_mask()),
+            "mask_blur": 0,
+            "inpaint_full_res": False,
+            "inpainting_fill": fill,
+        },
+        1,
+    )
+    prepared = inpainting.prepare(asked, 64, 64)
+    below = house.pixels(prepared.pictures[0])[:, 33:]
+    if fill == 1:
+        assert np.array_equal(below, house.pixels(whole)[:, 33:])
+    if fill == 0:
+        # The right half showed half of the red circle; what is spread into it comes from the left.
+        assert not np.array_equal(below, house.pixels(whole)[:, 33:])
+    assert prepared.mask is not None
+    latents, noise = torch.full((1, 4, 8, 8), 3.0), torch.full((1, 4, 8, 8), 7.0)
+    new = inpainting.latent_mask(prepared.mask, latents, True)
+    clean = inpainting.filled(latents, noise, new, fill)
+    assert clean[..., :4].unique().tolist() == [3.0]
+    assert clean[..., 4:].unique().tolist() == [{2: 7.0, 3: 0.0}.get(fill, 3.0)]
+
+
+def test_a_partly_covered_latent_is_rounded_or_mixed() -> None:
+    mask = Image.new("L", (64, 64), 102)
+    latents = torch.zeros(1, 4, 8, 8)
+    assert inpainting.latent_mask(mask, latents, True).unique().tolist() == [0.0]
+    assert inpainting.latent_mask(mask, latents, False).mean() == pytest.approx(0.4, abs=0.01)
 
 
 class _Watched:

@@ -72,6 +72,11 @@ def test_a_value_out_of_limits_is_named(body: dict[str, Any], sentence: str | No
         ({"subseed_strength": 0.5}, "subseed_strength"),
         ({"styles": ["s"]}, "styles"),
         ({"refiner_checkpoint": "r.safetensors"}, "refiner_checkpoint"),
+        ({"script_name": "X/Y/Z plot"}, "script_name"),
+        ({"s_churn": 5}, "s_churn"),
+        ({"s_noise": 1.1}, "s_noise"),
+        ({"seed_resize_from_w": 64}, "seed_resize_from_w"),
+        ({"seed_resize_from_h": 64}, "seed_resize_from_h"),
         ({"alwayson_scripts": {"controlnet": {"args": [{"model": "m"}]}}}, "alwayson_scripts.controlnet"),
     ],
 )
@@ -92,13 +97,31 @@ def test_what_has_no_effect_is_reported() -> None:
         subseed=3,
         hr_scale=2.0,
         made_up_key="x",
+        s_tmin=0.1,
+        s_tmax=10,
+        s_min_uncond=1.5,
+        refiner_switch_at=0.8,
+        script_args=[1],
         override_settings={"eta_noise_seed_delta": 31337},
         alwayson_scripts={"controlnet": {"args": [{"enabled": False}]}},
     )
     assert "made_up_key" in request.unsupported
+    assert {"s_tmin", "s_tmax", "s_min_uncond", "refiner_switch_at", "script_args"} <= {*request.unsupported}
     assert "override_settings.eta_noise_seed_delta" in request.unsupported
     assert "enable_hr" not in request.unsupported
     assert request.subseed == 3
+
+
+def test_switches_of_the_webuis_interface_are_known_and_change_nothing() -> None:
+    switches: dict[str, Any] = {
+        **dict.fromkeys(("send_images", "save_images", "do_not_save_samples", "do_not_save_grid"), True),
+        "comments": {"a": "b"},
+        "force_task_id": "task",
+        "override_settings_restore_afterwards": True,
+    }
+    assert parsed(**switches, subseed=1) == parsed(subseed=1)
+    document = {"include_init_images": True, "subseed": 1}
+    assert parse_text_to_image(document, 99, "img2img") == parse_text_to_image({"subseed": 1}, 99, "img2img")
 
 
 @pytest.mark.parametrize(
