@@ -169,8 +169,8 @@ def test_the_same_seed_makes_the_same_picture_alone_and_in_a_batch(
 
 def test_an_unknown_task_fails_with_a_sentence(platform: Platform, start_worker: StartWorker) -> None:
     with start_worker():
-        platform.submit("job1", [], SMALL, task="img2img")
+        platform.submit("job1", [], SMALL, task="txt2video")
         action, body = platform.end_of("job1")
     assert (action, body["kind"]) == ("fail", "request")
-    assert "img2img" in body["message"]
+    assert "txt2video" in body["message"]
     assert "txt2img" in body["message"]
