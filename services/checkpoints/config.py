@@ -96,6 +96,11 @@ class Config:
         "disk for files while they are converted, twice their size (default: the system's temporary folder)",
         default="",
     )
+    converter: str = setting(
+        "CHECKPOINTS_CONVERTER",
+        "Unix socket of the container without network that converts (default: a process here, by unshare)",
+        default="",
+    )
     cors_origins: tuple[str, ...] = setting(
         "CORS_ORIGINS",
         "web origins that may use presigned URLs, by commas or spaces",

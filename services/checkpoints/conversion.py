@@ -1,69 +1,34 @@
-"""Converts pickles to safetensors, in a process without network, environment or much memory of its own.
+"""Makes safetensors files of pickles; this process itself never unpickles (see sandbox.py)."""
 
-Services never unpickle: the program is gpu_worker/convert_pickle.py, which needs PyTorch. Where there is
-none, or where a process cannot be cut off from the network, such files are refused.
-"""
-
-import functools
 import hashlib
-import importlib.util
-import json
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import services
 from services.checkpoints.checkpoint import Checkpoint, File
 from services.checkpoints.filenames import final_name, is_pickle
 from services.checkpoints.inspection import read_description
 from services.checkpoints.safetensors_header import InvalidHeader
+from services.checkpoints.sandbox import TRY_YOURSELF, NotConvertible, run
 from services.checkpoints.storage import CheckpointStorage, key_of
 
 log = logging.getLogger(__name__)
 
-PROGRAM = Path(services.__file__).parent.parent / "gpu_worker" / "convert_pickle.py"
-WITHOUT_NETWORK = (("unshare", "-rn", "--"), ("unshare", "-n", "--"))  # the second: for root alone
-SECONDS, SECONDS_PER_GB = 240, 240  # of wall clock; the program bounds its own CPU time more closely
 PART_BYTES = 16 * 2**20
 MOST_PARTS = 9_000
 FREE_BYTES_KEPT = 500 * 10**6
-SIGNALS = {
-    signal.SIGXCPU: "it takes too long",
-    signal.SIGXFSZ: "it grows too large",
-    signal.SIGKILL: "it takes too much memory or time",
-}
-TRY_YOURSELF = "convert it to safetensors first"
-
-
-class NotConvertible(Exception):
-    """A pickle cannot be converted; the text is a sentence."""
-
-
-@functools.cache
-def network_cut() -> tuple[str, ...] | None:
-    """What a command begins with to have no network; None where that cannot be had."""
-    for prefix in WITHOUT_NETWORK:
-        try:
-            subprocess.run([*prefix, "true"], check=True, capture_output=True, timeout=30)
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return prefix
-    return None
 
 
 class Conversion:
     """Makes a .safetensors object of an object that is a pickle."""
 
-    def __init__(self, storage: CheckpointStorage, folder: str = "") -> None:
+    def __init__(self, storage: CheckpointStorage, folder: str = "", converter: str = "") -> None:
         self._storage = storage
         self._folder = folder or None
+        self._converter = converter
 
     def convert(self, checkpoint: Checkpoint, file: File) -> File:
         """The file, converted when it is a pickle; may be repeated after any death. Raises NotConvertible."""
@@ -90,7 +55,7 @@ class Conversion:
             for chunk in self._storage.stream(file.key, file.etag or ""):
                 source.write(chunk)
             source.flush()
-            run(file.name, size, source, target)
+            run(file.name, size, source, target, self._converter)
             made = self._keep(checkpoint, file, target)
         log.info("file was converted", extra={"checkpoint_id": checkpoint.id, "bytes": made.size})
         return made
@@ -134,50 +99,3 @@ class Conversion:
             sha256=digest.hexdigest(),
             found=found,
         )
-
-
-def run(name: str, size: int, source: IO[bytes], target: IO[bytes]) -> None:
-    """Convert `source`, a file of `size` bytes that clients know as `name`. Raises NotConvertible."""
-    why_not = f"{name} cannot be converted to safetensors"
-    if importlib.util.find_spec("torch") is None or not PROGRAM.is_file():  # found, never imported
-        raise NotConvertible(f"{why_not} on this server, which has no PyTorch: {TRY_YOURSELF}")
-    prefix = network_cut()
-    if prefix is None:
-        raise NotConvertible(
-            f"{why_not} safely: this server cannot start a process without network: {TRY_YOURSELF}"
-        )
-    paths = [f"/dev/fd/{file.fileno()}" for file in (source, target)]
-    command = [*prefix, sys.executable, "-I", str(PROGRAM), *paths, name]
-    try:
-        done = subprocess.run(
-            command,
-            env={"PATH": os.defpath},  # for unshare to be found; the program itself is named in full
-            pass_fds=(source.fileno(), target.fileno()),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SECONDS + SECONDS_PER_GB * size / 1e9,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NotConvertible(f"{why_not}: it takes too long") from None
-    if done.returncode:
-        raise NotConvertible(_reason(done) or f"{why_not}: {_end(done)}")
-
-
-def _reason(done: "subprocess.CompletedProcess[bytes]") -> str | None:
-    """The sentence that the program wrote."""
-    try:
-        answer: Any = json.loads(done.stdout)
-        return str(answer["error"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _end(done: "subprocess.CompletedProcess[bytes]") -> str:
-    status = done.returncode
-    known = next((reason for number, reason in SIGNALS.items() if status in {-number, 128 + number}), None)
-    if known is None:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        log.error("the conversion program failed", extra={"status": status, "said": said})
-    return known or "the program that converts it failed"

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from services.checkpoints.checkpoint import DELETING, IMPORTING, File
-from services.checkpoints.conversion import Conversion, NotConvertible
+from services.checkpoints.conversion import Conversion
 from services.checkpoints.deletion import Deletion
 from services.checkpoints.errors import Cancelled, NameTaken, UnusableFileName
 from services.checkpoints.fetching import Fetch, ImportLimits
@@ -14,6 +14,7 @@ from services.checkpoints.leases import Held, exclusive
 from services.checkpoints.progress import Progress
 from services.checkpoints.repository import Repository
 from services.checkpoints.safetensors_header import InvalidHeader
+from services.checkpoints.sandbox import NotConvertible
 from services.checkpoints.sources import SourceRefused
 from services.checkpoints.storage import CheckpointStorage, folder
 from services.common.guard import RefusedAddress

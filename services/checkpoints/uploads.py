@@ -15,7 +15,7 @@ from services.checkpoints.checkpoint import (
     Checkpoint,
     File,
 )
-from services.checkpoints.conversion import Conversion, NotConvertible
+from services.checkpoints.conversion import Conversion
 from services.checkpoints.deletion import Deletion
 from services.checkpoints.errors import (
     BusyCheckpoint,
@@ -30,6 +30,7 @@ from services.checkpoints.inspection import inspected
 from services.checkpoints.leases import Held, exclusive
 from services.checkpoints.repository import Repository
 from services.checkpoints.safetensors_header import InvalidHeader
+from services.checkpoints.sandbox import NotConvertible
 from services.checkpoints.storage import CheckpointStorage, Part, folder
 from services.checkpoints.tags import Tags, check_files, chosen_parts
 from services.common.times import now

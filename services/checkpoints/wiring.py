@@ -59,7 +59,7 @@ def connect(config: Config, background: Background) -> Parts:
         ServiceClient("checkpoints", config.training_url, secret),
     )
     deletion = Deletion(repository, storage, neighbours)
-    conversion = Conversion(storage, config.convert_folder)
+    conversion = Conversion(storage, config.convert_folder, config.converter)
     uploads = Uploads(repository, storage, deletion, conversion, config.lease_seconds, background.verify)
     moves = Moves(repository, storage, deletion, config.lease_seconds, background.move)
     limits = ImportLimits(

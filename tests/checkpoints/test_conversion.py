@@ -1,7 +1,6 @@
 """Pickles: converted in a process of their own, or refused with a sentence; nothing is left of a failure."""
 
 import struct
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.checkpoints import conversion
-from services.checkpoints.conversion import NotConvertible
+from services.checkpoints.sandbox import NotConvertible
 from tests.checkpoints.conftest import Service, Uploaded, pickled, unique
 from tests.checkpoints.source import Source, running_source
 
@@ -56,7 +55,7 @@ def copying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from tests.checkpoints.conftest import safetensors
 
     monkeypatch.setattr(
-        conversion, "run", lambda name, size, source, target: (target.write(safetensors()), target.flush())
+        conversion, "run", lambda name, size, source, target, _: (target.write(safetensors()), target.flush())
     )
 
 
@@ -182,65 +181,6 @@ def test_a_death_in_the_middle_of_a_conversion_leaves_nothing_of_it(
     assert shown(converter, uploaded.id)["status"] == "Active"
     assert converter.parts.storage.open_uploads(folder) == []
     assert len(keys(converter, uploaded.id)) == 1
-
-
-@pytest.mark.parametrize(
-    ("missing", "sentence"),
-    [
-        ({"network_cut": lambda: None}, "safely: this server cannot start a process without network"),
-        ({"PROGRAM": Path("/nonexistent")}, "on this server, which has no PyTorch"),
-    ],
-)
-def test_where_it_cannot_be_done_safely_it_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: dict[str, Any], sentence: str
-) -> None:
-    for name, value in missing.items():
-        monkeypatch.setattr(conversion, name, value)
-    with (tmp_path / "a").open("w+b") as file, pytest.raises(NotConvertible, match=sentence) as refused:
-        conversion.run("a.ckpt", 1, file, file)
-    assert str(refused.value).endswith("convert it to safetensors first")
-
-
-def run_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
-    """Run this program in the place of the one that converts."""
-    program = tmp_path / "program.py"
-    program.write_text(text)
-    monkeypatch.setattr(conversion, "PROGRAM", program)
-    with (tmp_path / "source").open("w+b") as source, (tmp_path / "target").open("w+b") as target:
-        conversion.run("a.ckpt", 1, source, target)
-
-
-def test_the_process_has_no_network_and_no_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Source
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    program = (
-        "import json, os, socket, sys\n"
-        "try:\n"
-        f"    socket.create_connection(('127.0.0.1', {source.server_port}), 2)\n"
-        "    reach = 'reached'\n"
-        "except OSError:\n"
-        "    reach = 'cut off'\n"
-        "print(json.dumps({'error': reach + ' ' + ' '.join(sorted(set(os.environ) - {'LC_CTYPE'}))}))\n"
-        "sys.exit(1)\n"
-    )
-    with pytest.raises(NotConvertible, match=r"^cut off PATH$"):
-        run_program(monkeypatch, tmp_path, program)
-
-
-def test_a_process_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(conversion, "SECONDS", 0.5)
-    began = time.monotonic()
-    with pytest.raises(NotConvertible, match=r"a\.ckpt cannot be .*: it takes too long$"):
-        run_program(monkeypatch, tmp_path, "while True: pass")
-    assert time.monotonic() - began < 10
-
-
-def test_a_process_that_is_killed_for_its_memory_gives_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with pytest.raises(NotConvertible, match="it takes too much memory or time"):
-        run_program(monkeypatch, tmp_path, "import os; os.kill(os.getpid(), 9)")
 
 
 def test_a_full_disk_gives_a_sentence(converter: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def test_a_part_that_is_lost_on_the_way_is_sent_again(
 def test_a_pickle_is_waited_for_until_it_cannot_be_converted(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("services.checkpoints.conversion.network_cut", lambda: None)
+    monkeypatch.setattr("services.checkpoints.sandbox.network_cut", lambda: None)
     monkeypatch.setattr(service.parts.uploads, "_ask_to_verify", service_verifies(service))
     path = tmp_path / unique("old", ".ckpt")
     path.write_bytes(b"PK\x03\x04")
