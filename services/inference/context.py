@@ -18,6 +18,7 @@ from services.inference.fairness import FairShare
 from services.inference.line_repository import Line
 from services.inference.pace import Pace
 from services.inference.parts import Parts
+from services.inference.previews import Previews
 from services.inference.quotas_repository import Quotas
 from services.inference.repository import Jobs
 from services.inference.running import JobRunning
@@ -42,6 +43,7 @@ class Context(Parts):
     creation: JobCreation
     start: JobStart
     running: JobRunning
+    previews: Previews
     deletion: JobDeletion
     checkpoints: ServiceClient
     streams: Streams
@@ -106,6 +108,7 @@ def open_context(config: Config) -> Context:
         creation=JobCreation(parts, config.limits, users, checkpoints, endpoints, webhooks),
         start=JobStart(parts, config.limits, config.realtime_wait_seconds),
         running=running,
+        previews=Previews(parts, config.lease_seconds),
         deletion=JobDeletion(parts, config.lease_seconds),
         checkpoints=checkpoints,
         streams=Streams(config.redis_url, parts.jobs.standings, limits),

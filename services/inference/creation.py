@@ -56,6 +56,7 @@ class JobCreation:
             "backend": endpoint["backend"],
             "models": models,
             "priority": wanted["priority"] or 0,
+            "wants_preview": wanted["preview"],
             "filters": wanted["filters"],
             "request_id": wanted.get("request_id"),
         } | self._webhooks.of_new_job(owner, caller.key_id, wanted.get("webhook_url"))

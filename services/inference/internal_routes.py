@@ -16,6 +16,7 @@ from services.inference.schemas import (
     EndpointDeleted,
     EndpointNames,
     Failure,
+    PreviewReport,
     ProgressReport,
     WantUploads,
 )
@@ -50,6 +51,15 @@ def claim(body: dict[str, Any]) -> dict[str, Any]:
 def progress(body: dict[str, Any], job_id: str) -> dict[str, Any]:
     """Progress; renews the lease. An attempt that is over gets 409."""
     _parts().running.report(job_id, *_attempt(body), body)
+    return {"cancel": False, "lease_seconds": _parts().config.lease_seconds}
+
+
+@blueprint.route("/jobs/<job_id>/preview", methods=["POST"])
+@blueprint.arguments(PreviewReport)
+@for_workers
+def preview(body: dict[str, Any], job_id: str) -> dict[str, Any]:
+    """A small picture of what is being made; renews the lease."""
+    _parts().previews.take(job_id, *_attempt(body), body)
     return {"cancel": False, "lease_seconds": _parts().config.lease_seconds}
 
 

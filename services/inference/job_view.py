@@ -32,6 +32,7 @@ def job_view(job: Job, storage: JobStorage, place: Place) -> dict[str, Any]:
         "sagemakerRaw": raw_output(job_id, images) if finished else None,
         "inference_info_name": result_file(job_id) if finished else None,
         "progress": job.get("progress"),
+        "preview_presigned_url": storage.preview_url(job_id) if "preview" in job and not finished else None,
         "priority": job.get("priority", 0),
         "queue_position": place.position,
         "estimated_wait_seconds": place.wait_seconds,

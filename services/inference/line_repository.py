@@ -140,7 +140,7 @@ class Line(JobRecords):
                     "progress": {"step": 0, "steps": None, "image": 0, "images": None},
                 },
                 "$inc": {"attempt": 1},
-                "$unset": {"timeline": "", "together": ""},
+                "$unset": {"timeline": "", "together": "", "preview": ""},
                 "$push": {"history": entry(Status.RUNNING, worker_id, at)},
             },
             sort=IN_LINE,

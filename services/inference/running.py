@@ -136,6 +136,7 @@ class JobRunning:
             "request_id": job.get("request_id"),
             "parameters_url": self._parts.storage.parameters_url(job, "worker"),
             "seed": job["seed"],
+            "preview": job.get("wants_preview", False),
             "models": files + built_in,
         }
 

@@ -5,8 +5,9 @@ from typing import Any
 from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from services.common.checkpoint_types import CHECKPOINT_TYPES
-from services.common.fields import MISSING, Body, Items, Object, Text, Whole
+from services.common.fields import MISSING, Body, Flag, Items, Object, Text, Whole
 from services.common.paging import PageQuery
+from services.inference.previews import LARGEST_PREVIEW
 from services.inference.scheduling import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITY_WORDS
 from services.inference.states import SHOWN, TASK_TYPES
 
@@ -39,6 +40,7 @@ class CreateInference(Body):
     task_type = Text(required=True, choices=TASK_TYPES)
     models = Object(load_default=dict, keys=Text(choices=CHECKPOINT_TYPES), values=_file_names())
     priority = Priority(load_default=None, allow_none=True)
+    preview = Flag(load_default=False)
     filters = Object(load_default=dict)
     sagemaker_endpoint_name = Text(load_default=None, allow_none=True, max_length=255)
     sagemaker_endpoint = Text(load_default=None, allow_none=True, max_length=255)
@@ -177,6 +179,7 @@ class JobShape(Schema):
     sagemakerRaw = fields.Dict(allow_none=True)
     inference_info_name = fields.String(allow_none=True)
     progress = fields.Nested(ProgressShape, allow_none=True)
+    preview_presigned_url = fields.String(allow_none=True)
     priority = fields.Integer()
     queue_position = fields.Integer(allow_none=True)
     estimated_wait_seconds = fields.Float(allow_none=True)
@@ -192,6 +195,7 @@ class JobListShape(Schema):
 
 # the GPU worker's calls
 
+LONGEST_PREVIEW = 4 * LARGEST_PREVIEW // 3  # in base64
 IMAGE_NAME = r"image_\d{1,4}\.png"
 
 
@@ -220,6 +224,15 @@ class ProgressReport(Attempt):
     images = Whole(load_default=None, allow_none=True)
     event = Text(load_default=None, allow_none=True, choices=("first_step", "last_step"))
     at = fields.Float(load_default=None, allow_none=True)
+
+
+class PreviewReport(Attempt):
+    """A small picture of what is being made, JPEG or PNG in base64, after `step` steps of the batch that
+    follows `image` finished pictures."""
+
+    step = Whole(load_default=0)
+    image = Whole(load_default=0)
+    picture = Text(required=True, min_length=1, max_length=LONGEST_PREVIEW)
 
 
 class WantUploads(Attempt):

@@ -34,6 +34,11 @@ def output_key(job_id: str) -> str:
     return f"{OUTPUTS}/{job_id}.out"
 
 
+def preview_key(job_id: str) -> str:
+    """The last small picture of a job that is being computed."""
+    return f"out/{job_id}/preview"
+
+
 class JobStorage:
     """The objects of jobs in the platform's bucket."""
 
@@ -69,6 +74,14 @@ class JobStorage:
         prefix = result_prefix(job["_id"]) + job.get("result_folder", "")
         return [self._store.presign_get(prefix + name) for name in names]
 
+    def write_preview(self, job_id: str, picture: bytes, kind: str) -> None:
+        """Keep a preview in place of the one before."""
+        self._store.write(preview_key(job_id), picture, kind)
+
+    def preview_url(self, job_id: str) -> str:
+        """Where a client fetches the last preview."""
+        return self._store.presign_get(preview_key(job_id))
+
     def result_upload_urls(self, job_id: str, names: list[str], seconds: int) -> dict[str, str]:
         """Where a worker PUTs results, for so many seconds."""
         return {
@@ -86,7 +99,8 @@ class JobStorage:
     def delete_all(self, job: dict[str, Any]) -> None:
         """Remove every object of the job."""
         job_id = job["_id"]
-        self._store.delete([parameters_key(job["task_type"], job_id), output_key(job_id)])
+        keys = [parameters_key(job["task_type"], job_id), output_key(job_id), preview_key(job_id)]
+        self._store.delete(keys)
         if job.get("output_location"):
             self._store.delete_under(f"{OUTPUTS}/{job_id}-")  # SageMaker's answers, by attempt
         self._store.delete_under(result_prefix(job_id))

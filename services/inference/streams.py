@@ -81,6 +81,11 @@ class Stream(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
             self._transport.abort()
 
+    def offer(self, text: bytes) -> None:
+        """Send what a client may miss: one that is still behind does not get it."""
+        if self._transport is not None and not self._transport.get_write_buffer_size():
+            self.write(text)
+
     def finish(self) -> None:
         """End the stream in good order."""
         if self._transport is not None:
@@ -238,8 +243,9 @@ class Streams:
 
     def _pass_on(self, event: dict[str, Any], job_id: str, listeners: set[Stream]) -> None:
         if "preview" in event:
+            text = preview(event["preview"])
             for stream in listeners:
-                stream.write(preview(event["preview"]))
+                stream.offer(text)
         elif Status(event["status"]).is_final:
             self._suspect([job_id])  # the truth says how it ended
         else:

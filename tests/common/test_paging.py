@@ -13,7 +13,8 @@ FOUND = [{"_id": str(number), "made": datetime(2026, 1, 1, 0, 0, number, tzinfo=
 def test_a_full_page_has_a_key_to_the_next() -> None:
     key = next_key(FOUND, 2, "made")
     assert after(key, "made") == {
-        "$or": [{"made": {"$lt": FOUND[1]["made"]}}, {"made": FOUND[1]["made"], "_id": {"$lt": "2"}}]
+        "made": {"$lte": FOUND[1]["made"]},
+        "$or": [{"made": {"$lt": FOUND[1]["made"]}}, {"made": FOUND[1]["made"], "_id": {"$lt": "2"}}],
     }
 
 

@@ -1,5 +1,6 @@
 """Streams of server-sent events, from the service as it is really served."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -118,6 +119,21 @@ def test_a_job_is_followed_from_its_creation_to_its_end(
         "end", {"status": "succeed", "error": None, "image_names": ["image_0.png"]}, "end.succeed"
     )
     assert list(events) == []
+
+
+def test_previews_are_told_to_those_who_listen(served: Served, listen: Callable[..., Listener]) -> None:
+    served.started()
+    job = served.claimed()
+    listener = listen(job["id"])
+    listener.next("progress")
+    picture = base64.b64encode(b"\xff\xd8\xff" + bytes(40_000)).decode()
+    for step in (1, 2):
+        served.work(f"jobs/{job['id']}/preview", attempt=1, step=step, image=0, picture=picture)
+        told = listener.next("preview")
+        place = {"step": step, "image": 0, "attempt": 1}
+        assert told == Event("preview", place | {"media_type": "image/jpeg", "picture": picture})
+    complete(served, job)
+    listener.next("end")
 
 
 def test_who_comes_later_hears_first_how_the_job_stands(

@@ -118,9 +118,16 @@ INFERENCE = {
     "GET /inferences": Row(UNSEEN),
     "GET /inferences/<job_id>": Row(NOT_THERE, "waiting job"),
     "GET /inferences/<job_id>/events": Row(NOT_THERE, "waiting job"),
+    "GET /inferences/<job_id>/deliveries": Row(NOT_THERE, "waiting job"),
     "PUT /inferences/<job_id>/start": Row(NOT_THERE, "job"),
     "PUT /inferences/<job_id>/cancel": Row(NOT_THERE, "waiting job"),
     "DELETE /inferences": Row(IGNORED, body=_named("inference_id_list", "job", "waiting job")),
+    "POST /webhooks": Own("it makes a webhook of the caller's"),
+    "GET /webhooks": Row(UNSEEN),
+    "GET /webhooks/<webhook_id>": Row(NOT_THERE, "webhook"),
+    "GET /webhooks/<webhook_id>/deliveries": Row(NOT_THERE, "webhook"),
+    "PUT /webhooks/<webhook_id>": Row(NOT_THERE, "webhook", lambda _: {"active": False}),
+    "DELETE /webhooks": Row(IGNORED, body=_named("webhook_id_list", "webhook")),
     **{
         f"GET /{begin}/get-{kind}-list": Row(UNSEEN)
         for begin in ("inference", "inferences")

@@ -44,6 +44,7 @@ def test_the_owner_reaches_what_the_stranger_is_to_miss(world: World) -> None:
     """Else a 404 would prove nothing."""
     lists = [
         ("inference", "/inferences", "waiting job"),
+        ("inference", "/webhooks", "webhook"),
         ("checkpoints", "/checkpoints", "checkpoint"),
         ("endpoints", "/endpoints", "endpoint"),
         ("datasets", "/datasets", "dataset"),
@@ -56,6 +57,7 @@ def test_the_owner_reaches_what_the_stranger_is_to_miss(world: World) -> None:
     for service, path, thing in (
         ("inference", "/inferences/{}", "job"),
         ("inference", "/inferences/{}", "endpoint id"),
+        ("inference", "/webhooks/{}", "webhook"),
         ("checkpoints", "/checkpoints/{}", "checkpoint"),
         ("endpoints", "/endpoints/{}", "endpoint"),
         ("datasets", "/datasets/{}", "dataset"),

@@ -125,6 +125,7 @@ def _populated(apps: dict[str, Flask], environment: dict[str, str], keys: Keys) 
     _checkpoint(world)
     _endpoint(world, keys)
     _jobs(world)
+    _webhook(world)
     _dataset(world)
     return world
 
@@ -190,6 +191,11 @@ def _jobs(world: World) -> None:
         requests.put(job["api_params_s3_upload_url"], data="{}", timeout=10).raise_for_status()
         world.owned[name] = job["id"]
     _made(world, "inference", f"/inferences/{world.owned['waiting job']}/start", {}, "PUT")
+
+
+def _webhook(world: World) -> None:
+    made = _made(world, "inference", "/webhooks", {"url": "https://owned.example/hook"})
+    world.owned["webhook"] = made["webhook"]["id"]
 
 
 def _dataset(world: World) -> None:
