@@ -55,7 +55,7 @@ class WorkerConfig(EngineConfig):
             instance_type=environment.get("WORKER_INSTANCE_TYPE") or None,
             slots=int(_number(environment, "WORKER_SLOTS", 4, minimum=1)),
             training_url=_url(environment, "TRAINING_URL") if environment.get("TRAINING_URL") else None,
-            state_seconds=_number(environment, "TRAINING_STATE_SECONDS", 60, minimum=1),
+            state_seconds=_state_seconds(environment),
             **_engine(environment),
         )
 
@@ -73,6 +73,28 @@ class ServeConfig(EngineConfig):
         # SageMaker's own variable; it asks port 8080 unless it has set another one.
         port = _number(environment, "SAGEMAKER_BIND_TO_PORT", 8080, minimum=1)
         return cls(port=int(port), **_engine(environment))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig(EngineConfig):
+    """Settings of a SageMaker training job: it knows no address and no secret of ours."""
+
+    root: Path
+    state_seconds: float
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> "TrainConfig":
+        """Reads the variables that ``docs/internals.md`` lists; raises `ConfigError`."""
+        environment = os.environ if environment is None else environment
+        return cls(
+            root=Path(environment.get("SAGEMAKER_TRAINING_ROOT") or "/opt/ml"),
+            state_seconds=_state_seconds(environment),
+            **_engine(environment),
+        )
+
+
+def _state_seconds(environment: Mapping[str, str]) -> float:
+    return _number(environment, "TRAINING_STATE_SECONDS", 60, minimum=1)
 
 
 def _engine(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class LongWork:
 
     def _do(self, document: Mapping[str, Any]) -> None:
         log.info("long work claimed", extra={"work_id": document["id"], "attempt": document["attempt"]})
-        command = [sys.executable, "-m", "gpu_worker", "train"]
+        command = [sys.executable, "-m", "gpu_worker", "long-work"]
         environment = dict(os.environ) | {"WORKER_ID": self._config.worker_id}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         assert process.stdin is not None
@@ -118,9 +118,13 @@ class LongWork:
 
     def _report_death(self, document: Mapping[str, Any], status: int) -> None:
         """The process said nothing of its end: the lease need not run out first."""
+        work = Work.from_json(document)
         reason = f"its process was ended by signal {-status}" if status < 0 else "its process ended early"
         try:
-            self._client.fail_work(Work.from_json(document), "machine", reason)
+            if self._stop.is_set():  # it took too long to end: that is no fault of the work's
+                self._client.release_work(work)
+            else:
+                self._client.fail_work(work, "machine", reason)
         except AttemptLost:
             log.info("the attempt was over already")
         except (ServiceUnreachable, ServiceRefused) as error:

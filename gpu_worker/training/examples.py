@@ -45,7 +45,8 @@ class Order:
         self._instance = [one for one in examples if not one.is_class] * settings.repeats
         self._class = [one for one in examples if one.is_class]
         self._settings = settings
-        self.per_epoch = len(self._batches(0))
+        self._epoch, self._planned = 0, self._batches(0)
+        self.per_epoch = len(self._planned)
 
     @property
     def total_steps(self) -> int:
@@ -63,7 +64,9 @@ class Order:
     def batch(self, number: int) -> Batch:
         """The batch of this number, counted from 0 through all epochs."""
         epoch, place = divmod(number, self.per_epoch)
-        chosen = self._batches(epoch)[place]
+        if epoch != self._epoch:
+            self._epoch, self._planned = epoch, self._batches(epoch)
+        chosen = self._planned[place]
         rng = random.Random(f"{self._settings.seed}:{number}")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         return Batch(

@@ -1,7 +1,6 @@
 """Brings a training into memory: the checkpoint in the right precision, pictures as latents."""
 
 import io
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,16 +64,9 @@ class Encoder:
                 width, height, settings.bucket_step, settings.smallest_bucket, settings.largest_bucket
             )
 
-    def encode(self, sources: Sequence[Source], check: Callable[[], None] = lambda: None) -> list[Example]:
-        """Every picture once; `check` is called between them and may raise."""
-        examples = []
-        for source in sources:
-            check()
-            examples.append(self._encode(source))
-        return examples
-
     @torch.no_grad()
-    def _encode(self, source: Source) -> Example:
+    def encode(self, source: Source) -> Example:
+        """A picture in the bucket of its shape."""
         picture = _open(source)
         bucket = nearest(picture.width, picture.height, self._buckets)
         original = picture.size

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpu_worker.architecture import Family
-from gpu_worker.training.networks import ADAPTER, Networks
+from gpu_worker.training.networks import ADAPTER, SAVED_AS, Networks
 
 FILE_MODE = 0o644
 PART = re.compile(rf"(.+)\.lora_(A|B)\.{ADAPTER}\.weight")
@@ -57,8 +57,8 @@ def _original_path(path: str, per_level: int) -> str:
 
 
 def save_lora(networks: Networks, path: Path, facts: Mapping[str, Any]) -> None:
-    """Writes the file with its training metadata; raises ValueError for values that fp16 cannot hold."""
-    tensors = kohya_tensors(networks)
+    """Writes the file with its training metadata; raises ValueError for values that cannot be stored so."""
+    tensors = kohya_tensors(networks, SAVED_AS[networks.settings.save_precision])
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("the training diverged: the LoRA has values that are no finite numbers")
     save_file(tensors, path, metadata=metadata(networks, tensors, facts))

@@ -1,13 +1,12 @@
-"""The one table of the names that config_params may use: the documented ones and kohya-ss/sd-scripts'.
-
-`""` in place of a setting: the training service has read it already (data sets and prompts), or it says
-nothing that matters here (where files lie on somebody's disk).
-"""
+"""The one table of the names that config_params may use: the documented ones and kohya-ss/sd-scripts'."""
 
 from collections.abc import Mapping
 
 from gpu_worker.training.settings import (
+    NO_EFFECT,
     PRECISIONS,
+    READ_BEFORE,
+    SAVE_PRECISIONS,
     SCHEDULERS,
     Read,
     choice,
@@ -83,19 +82,25 @@ _TABLE: tuple[tuple[str, Read, tuple[str, ...], tuple[str, ...]], ...] = (
     ("sample_guidance", number(0, 30), ("save_guidance_scale",), ()),
     ("seed", whole(0, 2**32 - 1), ("seed", "sanity_seed"), ()),
     ("comment", text, ("comment",), ("training_comment",)),
-    # read by the training service
+    ("save_precision", choice(*SAVE_PRECISIONS), ("save_precision",), ()),
     (
-        "",
+        READ_BEFORE,
         text,
         (
-            *("concepts_list", "instance_prompt", "instance_token", "instance_data_dir"),
-            *("class_prompt", "class_token", "class_data_dir", "num_class_images", "num_class_images_per"),
-            *("output_name", "custom_model_name", "model_name"),
+            *("concepts_list", "instance_prompt", "instance_data_dir"),
+            *("class_prompt", "class_data_dir", "num_class_images", "num_class_images_per"),
+            *("custom_model_name", "lora_name", "save_model_name"),
         ),
+        ("output_name", "train_data_dir", "reg_data_dir"),
+    ),
+    (
+        NO_EFFECT,
+        text,
+        ("model_name", "instance_token", "class_token"),
         (
-            *("train_data_dir", "reg_data_dir", "caption_extension", "pretrained_model_name_or_path"),
-            *("output_dir", "logging_dir", "save_model_as", "save_precision", "network_module"),
-            *("cache_latents", "xformers", "sdpa", "mem_eff_attn", "max_data_loader_n_workers"),
+            *("caption_extension", "pretrained_model_name_or_path", "output_dir", "logging_dir"),
+            *("save_model_as", "network_module", "cache_latents", "cache_latents_to_disk", "xformers"),
+            *("sdpa", "mem_eff_attn", "max_data_loader_n_workers", "persistent_data_loader_workers"),
         ),
     ),
 )

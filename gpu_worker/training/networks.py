@@ -18,6 +18,7 @@ UNET_LAYERS = [
 ]
 TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 ADAPTER = "default"
+SAVED_AS = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The process of one piece of long work: `python -m gpu_worker train`, its description on standard input."""
+"""The process of one piece of long work: `python -m gpu_worker long-work`, told of it on standard input."""
 
 import ctypes
 import json
@@ -7,14 +7,26 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from gpu_worker.client import make_session
 from gpu_worker.config import WorkerConfig
-from gpu_worker.errors import AttemptLost, Dropped, JobFault, Released, ServiceRefused, ServiceUnreachable
+from gpu_worker.errors import (
+    AttemptLost,
+    Dropped,
+    JobFault,
+    MachineFault,
+    Released,
+    RequestFault,
+    ServiceRefused,
+    ServiceUnreachable,
+)
 from gpu_worker.files import FileCache
 from gpu_worker.logs import log_ids
 from gpu_worker.training.lease import WorkLease
+from gpu_worker.training.outside import Attempt
 from gpu_worker.training.transfer import Transfer
 from gpu_worker.training.work import Work, WorkClient
 
@@ -64,13 +76,22 @@ def _do(config: WorkerConfig, client: WorkClient, work: Work, lease: WorkLease) 
         merge(client, work, lease, transfer, files)
         return
     # Importing torch and diffusers takes seconds, in which the lease is held already.
-    from gpu_worker.device import choose_device, is_lost_device, is_out_of_memory
-    from gpu_worker.errors import MachineFault, RequestFault
+    from gpu_worker.device import choose_device
     from gpu_worker.training.session import Session
 
+    outside = Attempt(client, work, lease, transfer, files)
+    with memory_and_device_faults():
+        Session(outside, work, choose_device(), config.state_seconds).run()
+
+
+@contextmanager
+def memory_and_device_faults() -> Iterator[None]:
+    """Turns what torch raises for want of memory, or of a GPU, into a sentence."""
+    from gpu_worker.device import is_lost_device, is_out_of_memory
+
     try:
-        Session(client, work, lease, transfer, files, choose_device(), config.state_seconds).run()
-    except RuntimeError as error:
+        yield
+    except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise RequestFault(
                 "the training does not fit into this worker's memory: try gradient_checkpointing, a smaller "

@@ -1,6 +1,5 @@
 """One training from its description to its uploaded result."""
 
-import io
 import logging
 import random
 import tempfile
@@ -12,25 +11,27 @@ from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler
+from PIL import Image
+from torch import Tensor
 
+from gpu_worker.architecture import Family
 from gpu_worker.device import Device
 from gpu_worker.errors import RequestFault
-from gpu_worker.files import FileCache, StoredFile
+from gpu_worker.files import StoredFile
 from gpu_worker.single_file_export import save_single_file
 from gpu_worker.training import state
 from gpu_worker.training.buckets import Bucket
 from gpu_worker.training.examples import Example
 from gpu_worker.training.facts import facts_of
-from gpu_worker.training.lease import WorkLease
 from gpu_worker.training.loading import Encoder, Source, default_size, load_networks
 from gpu_worker.training.lora_file import save_lora
 from gpu_worker.training.names import NAMES
-from gpu_worker.training.networks import Networks
+from gpu_worker.training.networks import SAVED_AS, Networks
+from gpu_worker.training.outside import Outside
 from gpu_worker.training.settings import Settings, parse
 from gpu_worker.training.state import Learning
 from gpu_worker.training.trainer import Trainer, make_trainer
-from gpu_worker.training.transfer import Transfer
-from gpu_worker.training.work import Work, WorkClient
+from gpu_worker.training.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,8 @@ CURVE_POINTS = 1000
 class Session:
     """One attempt at a training."""
 
-    client: WorkClient
+    outside: Outside
     work: Work
-    lease: WorkLease
-    transfer: Transfer
-    files: FileCache
     device: Device
     state_seconds: float
     folder: Path = field(default_factory=Path)
@@ -59,13 +57,17 @@ class Session:
             self.folder = Path(folder)
             settings = self._settings()
             (base,) = self.work.files
-            self.lease.note(doing="fetching the checkpoint")
-            with self.files.open(base, self.lease.check) as stored:
+            self.outside.note(doing="fetching the checkpoint")
+            with self.outside.open(base) as stored:
                 self._train(settings, base.name, stored)
 
     def _train(self, settings: Settings, name: str, stored: StoredFile) -> None:
-        self.lease.note(doing="loading the checkpoint")
+        self.outside.note(doing="loading the checkpoint")
         networks = load_networks(stored.path, name, settings, self.device)
+        if networks.family is Family.SD2 and not settings.use_lora:
+            raise RequestFault(
+                "whole checkpoints of Stable Diffusion 2.x cannot be written: set use_lora to true"
+            )
         examples = self._examples(networks, settings)
         trainer = make_trainer(networks, examples, settings, self.device.torch_device)
         self._resume(trainer)
@@ -74,13 +76,12 @@ class Session:
         stopped = trainer.learning.step < trainer.order.total_steps
         facts = facts_of(self.work, networks, trainer, examples, (name, stored), self.began)
         if stopped and trainer.learning.step == 0:
-            self.lease.persist(lambda: self.client.complete_work(self.work, None, True, {}))
+            self.outside.complete(None, True, {})
             return
-        self.lease.note(doing="storing the result")
+        self.outside.note(doing="storing the result")
         path = self.save_result(networks, "result.safetensors", facts)
-        file = self.transfer.send_file(path.name, path)
         told = {"training": {"steps": trainer.learning.step, "pictures": len(examples)}}
-        self.lease.persist(lambda: self.client.complete_work(self.work, file, stopped, told))
+        self.outside.complete(path, stopped, told)
 
     def save_result(self, networks: Networks, name: str, facts: Mapping[str, Any]) -> Path:
         """The LoRA, or the whole checkpoint, in a file."""
@@ -90,7 +91,8 @@ class Session:
                 save_lora(networks, path, facts)
             else:
                 said = {key: value for key, value in facts.items() if isinstance(value, str)}
-                save_single_file(networks.pipeline, path, metadata=networks.base_metadata | said)
+                dtype = SAVED_AS[networks.settings.save_precision]
+                save_single_file(networks.pipeline, path, dtype, networks.base_metadata | said)
         except ValueError as error:
             raise RequestFault(f"the result cannot be stored: {error}") from error
         return path
@@ -105,34 +107,44 @@ class Session:
             settings = replace(settings, mixed_precision="no")
         if not settings.use_lora and not settings.train_unet:
             raise RequestFault("a whole checkpoint is trained with its UNet: set train_unet")
-        self.lease.note(unknown_parameters=parsed.unknown, notes=tuple(notes))
+        if parsed.ignored:
+            notes.append(f"without effect here: {', '.join(parsed.ignored)}")
+        self.outside.note(unknown_parameters=parsed.unknown, notes=tuple(notes))
         return settings
 
     # pictures
 
     def _examples(self, networks: Networks, settings: Settings) -> list[Example]:
+        """All pictures as latents; those that are drawn come last, as their drawing takes longest."""
         size = settings.resolution or default_size(networks)
         encoder, examples = Encoder(networks, size), []
-        for concept in self.work.document["concepts"]:
-            self.lease.note(doing="fetching the pictures")
-            own = self._sources(concept["pictures"], concept["prompt"])
-            self.lease.note(doing="encoding the pictures")
-            examples += encoder.encode(own, self.lease.check) * int(concept["repeats"])
-            others = self._sources(concept["class_pictures"], concept["class_prompt"], is_class=True)
-            examples += encoder.encode(others, self.lease.check)
-            missing = int(concept["class_count"]) - len(others)
-            if missing > 0 and concept["class_prompt"]:
-                examples += self._make_class(networks, concept["class_prompt"], missing, size)
+        concepts, missing = self.work.document["concepts"], []
+        for concept in concepts:
+            own = self._encoded(encoder, concept["pictures"], concept["prompt"])
+            others = self._encoded(encoder, concept["class_pictures"], concept["class_prompt"], is_class=True)
+            examples += own * int(concept["repeats"]) + others
+            missing.append(int(concept["class_count"]) - len(others))
+        for concept, count in zip(concepts, missing, strict=True):
+            if count > 0 and concept["class_prompt"]:
+                examples += self._make_class(networks, concept["class_prompt"], count, size)
         return examples
 
-    def _sources(
-        self, pictures: Sequence[Mapping[str, Any]], prompt: str, is_class: bool = False
-    ) -> list[Source]:
+    def _encoded(
+        self,
+        encoder: Encoder,
+        pictures: Sequence[Mapping[str, Any]],
+        prompt: str,
+        is_class: bool = False,
+    ) -> list[Example]:
+        """One picture is in memory at a time."""
         found = []
-        for picture in pictures:
-            content = self.transfer.fetch(f"the picture {picture['name']}", picture["url"], LARGEST_PICTURE)
+        for number, picture in enumerate(pictures, 1):
+            self.outside.check()
+            self.outside.note(doing=f"preparing picture {number} of {len(pictures)}")
             caption = prompt if is_class and prompt else self._caption(picture, prompt)
-            found.append(Source(str(picture["name"]), caption, content, is_class))
+            name = f"the picture {picture['name']}"
+            content = self.outside.fetch(name, picture["url"], LARGEST_PICTURE)
+            found.append(encoder.encode(Source(str(picture["name"]), caption, content, is_class)))
         return found
 
     def _caption(self, picture: Mapping[str, Any], prompt: str) -> str:
@@ -153,25 +165,20 @@ class Session:
         (Ruiz et al. 2022, arXiv 2208.12242)."""
         settings, made = networks.settings, []
         for number in range(count):
-            self.lease.check()
-            self.lease.note(doing=f"drawing class picture {number + 1} of {count}")
+            self.outside.check()
+            self.outside.note(doing=f"drawing class picture {number + 1} of {count}")
             seed = random.Random(f"{settings.seed}:class:{prompt}:{number}").getrandbits(32)
-            latents = draw(
-                networks, prompt, "", size, settings.class_steps, settings.class_guidance, seed, "latent"
-            )
+            latents = draw(networks, prompt, "", size, settings.class_steps, settings.class_guidance, seed)
             both = torch.cat([latents, torch.zeros_like(latents)]).float().cpu()
             made.append(Example((both,), prompt, Bucket(*size), size, is_class=True))
         return made
 
     def _resume(self, trainer: Trainer) -> None:
-        saved = self.work.document.get("state")
-        if not saved:
-            return
         path = self.folder / "resumed.state"
-        self.transfer.fetch_to("the saved state", saved["url"], path)
-        state.load(trainer.learning, path)
-        path.unlink()
-        log.info("training goes on", extra={"step": trainer.learning.step})
+        if self.outside.fetch_state(path):
+            state.load(trainer.learning, path)
+            path.unlink()
+            log.info("training goes on", extra={"step": trainer.learning.step})
 
 
 class Watcher:
@@ -190,15 +197,15 @@ class Watcher:
 
     def wants_end(self) -> bool:
         """Whether a user stopped the training."""
-        self._session.lease.check()
-        return self._session.lease.stop_wanted
+        self._session.outside.check()
+        return self._session.outside.stop_wanted
 
     def stepped(self, learning: Learning, total: int, loss: float) -> None:
         """After every step; raises `Dropped`."""
         self._smooth = loss if self._smooth is None else self._smooth + SMOOTHING * (loss - self._smooth)
-        lease, step = self._session.lease, learning.step
+        outside, step = self._session.outside, learning.step
         rate = (step - self._first) / max(time.monotonic() - self._began, 1e-6)
-        lease.note(
+        outside.note(
             step=step,
             steps=total,
             loss=round(self._smooth, 6),
@@ -207,7 +214,7 @@ class Watcher:
             doing="training",
         )
         if step % self._curve_every == 0 or step == total:
-            lease.note_loss(step, self._smooth)
+            outside.note_loss(step, self._smooth)
         self._keep(learning, total)
 
     def _keep(self, learning: Learning, total: int) -> None:
@@ -220,15 +227,14 @@ class Watcher:
         if due:
             self._save_result(step)
         waited = time.monotonic() - self._saved_at
-        if due or waited >= self._session.state_seconds or self._session.lease.must_release:
+        if due or waited >= self._session.state_seconds or self._session.outside.must_save:
             self._save_state(step)
 
     def _save_state(self, step: int) -> None:
         session = self._session
         path = session.folder / f"state-{step}.state"
         state.save(self._trainer.learning, path)
-        file = session.transfer.send_file(path.name, path)
-        session.lease.persist(lambda: session.client.saved(session.work, file, step))
+        session.outside.keep(path, step)
         path.unlink()
         self._saved_at = time.monotonic()
 
@@ -237,8 +243,7 @@ class Watcher:
         facts = {"ss_output_name": session.work.result_name, "ss_steps": step}
         networks = self._trainer.learning.networks
         path = session.save_result(networks, f"save-{step}.safetensors", facts)
-        file = session.transfer.send_file(path.name, path)
-        session.lease.persist(lambda: session.client.saved(session.work, file, step))
+        session.outside.keep(path, step)
         path.unlink()
 
     def _draw_samples(self, step: int) -> None:
@@ -246,8 +251,8 @@ class Watcher:
         networks = self._trainer.learning.networks
         size = settings.resolution or default_size(networks)
         for number, prompt in enumerate(settings.sample_prompts):
-            session.lease.check()
-            picture = draw(
+            session.outside.check()
+            latents = draw(
                 networks,
                 prompt,
                 settings.sample_negative_prompt,
@@ -255,13 +260,11 @@ class Watcher:
                 settings.sample_steps,
                 settings.sample_guidance,
                 settings.seed + number,
-                "pil",
             )
-            content = io.BytesIO()
-            picture.save(content, "PNG")
-            data = content.getvalue()
-            file = session.transfer.send(f"sample-{step}-{number}.png", len(data), iter([data]))
-            session.lease.persist(lambda file=file: session.client.saved(session.work, file, step))  # type: ignore[misc]
+            path = session.folder / f"sample-{step}-{number}.png"
+            decode(networks, latents).save(path)
+            session.outside.keep(path, step)
+            path.unlink()
 
 
 @torch.no_grad()
@@ -273,9 +276,8 @@ def draw(
     steps: int,
     guidance: float,
     seed: int,
-    kind: str,
-) -> Any:
-    """A picture (`pil`) or its latents, [1, 4, h, w] (`latent`), as the networks draw it now."""
+) -> Tensor:
+    """The latents of a picture, [1, 4, h, w], as the networks draw it now."""
     pipeline = networks.pipeline
     learners = [network for _, network in networks.learners()]
     before = pipeline.scheduler
@@ -284,7 +286,7 @@ def draw(
         network.eval()
     try:
         with torch.autocast(pipeline.device.type, enabled=networks.settings.mixed_precision != "no"):
-            result = pipeline(
+            latents = pipeline(
                 prompt,
                 negative_prompt=negative_prompt,
                 width=size[0],
@@ -292,10 +294,20 @@ def draw(
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=torch.Generator().manual_seed(seed),
-                output_type=kind,
+                output_type="latent",
             ).images
     finally:
         pipeline.scheduler = before
         for network in learners:
             network.train()
-    return result if kind == "latent" else result[0]
+    return latents
+
+
+@torch.no_grad()
+def decode(networks: Networks, latents: Tensor) -> Image.Image:
+    """The first of the latents as a picture, in the VAE's own precision: SDXL's overflows in fp16."""
+    pipeline = networks.pipeline
+    scaled = latents.to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor
+    pixels = pipeline.vae.decode(scaled).sample
+    picture: Image.Image = pipeline.image_processor.postprocess(pixels.float(), output_type="pil")[0]
+    return picture

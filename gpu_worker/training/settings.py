@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpu_worker.errors import RequestFault
@@ -13,6 +13,10 @@ SCHEDULERS = (
 )
 OPTIMIZERS = ("AdamW", "Adam", "SGD")
 PRECISIONS = ("no", "fp16", "bf16")
+SAVE_PRECISIONS = ("fp16", "bf16", "float")
+
+READ_BEFORE = ""  # the training service has read it: data sets, prompts, names
+NO_EFFECT = "-"  # known, and of no meaning here: where files lie on somebody's disk, how memory is saved
 
 Read = Callable[[Any], Any]
 
@@ -60,6 +64,7 @@ class Settings:
     class_guidance: float = 7.5
     gradient_checkpointing: bool = False
     mixed_precision: str = "no"
+    save_precision: str = "fp16"
     clip_skip: int = 0
     save_every_steps: int = 0
     save_every_epochs: int = 0
@@ -86,10 +91,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Settings, and the names in config_params that mean nothing here."""
+    """Settings, and the names in config_params that are unknown, or known to mean nothing here."""
 
     settings: Settings
-    unknown: tuple[str, ...] = field(default=())
+    unknown: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 def parse(config: Mapping[str, Any], names: Mapping[str, tuple[str, Read]]) -> Parsed:
@@ -99,12 +105,16 @@ def parse(config: Mapping[str, Any], names: Mapping[str, tuple[str, Read]]) -> P
     """
     values: dict[str, Any] = {}
     unknown: list[str] = []
+    ignored: list[str] = []
     for name, value in _flat(config):
         if name not in names:
             unknown.append(name)
             continue
         setting, read = names[name]
-        if value is None or value == "" or not setting:
+        if value is None or value == "" or setting == READ_BEFORE:
+            continue
+        if setting == NO_EFFECT:
+            ignored.append(name)
             continue
         try:
             values[setting] = read(value)
@@ -113,7 +123,7 @@ def parse(config: Mapping[str, Any], names: Mapping[str, tuple[str, Read]]) -> P
     settings = replace(Settings(), **values)
     if not (settings.train_unet or settings.train_text_encoder):
         raise RequestFault("config_params must train the UNet or the text encoder, both are off")
-    return Parsed(settings, tuple(sorted(set(unknown))))
+    return Parsed(settings, tuple(sorted(set(unknown))), tuple(sorted(set(ignored))))
 
 
 def _flat(config: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -46,7 +46,10 @@ def load(learning: Learning, path: Path) -> None:
             for name, tensor in learning.networks.learned():
                 tensor.copy_(state["learned"][name])
         learning.optimizer.load_state_dict(state["optimizer"])
-        learning.schedule.load_state_dict(json.loads(state["schedule"]))
+        schedule = json.loads(state["schedule"])
+        if hasattr(learning.schedule, "lr_lambdas"):  # None: its functions stay as they were made
+            schedule["lr_lambdas"] = [None] * len(learning.schedule.lr_lambdas)
+        learning.schedule.load_state_dict(schedule)
         learning.scaler.load_state_dict(state["scaler"])
         learning.step = int(state["step"])
     except (KeyError, ValueError, RuntimeError, EOFError, OSError) as error:

@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": torch.optim.AdamW,
     "Adam": torch.optim.Adam,
 }
+MOST_TEXTS = 500  # SDXL: 0.6 MB each
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -129,13 +130,18 @@ class Trainer:
         networks = self.learning.networks
         if self.settings.train_text_encoder:
             return encode_text(networks, captions)
-        for caption in captions:
-            if caption not in self.texts:
-                with torch.no_grad():
-                    self.texts[caption] = encode_text(networks, [caption])
-        found = [self.texts[caption] for caption in captions]
+        found = [self._remembered(caption) for caption in captions]
         pooled = [one for _, one in found if one is not None]
         return torch.cat([text for text, _ in found]), torch.cat(pooled) if pooled else None
+
+    def _remembered(self, caption: str) -> tuple[Tensor, Tensor | None]:
+        """Text encoders that do not learn say the same again; shuffled captions are ever new ones."""
+        if caption not in self.texts:
+            if len(self.texts) >= MOST_TEXTS:
+                del self.texts[next(iter(self.texts))]
+            with torch.no_grad():
+                self.texts[caption] = encode_text(self.learning.networks, [caption])
+        return self.texts[caption]
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.settings.mixed_precision == "no":

@@ -4,7 +4,7 @@ import pytest
 
 from gpu_worker.errors import RequestFault
 from gpu_worker.training.names import NAMES
-from gpu_worker.training.settings import Settings, parse
+from gpu_worker.training.settings import NO_EFFECT, READ_BEFORE, Settings, parse
 
 
 def settings(**config: object) -> Settings:
@@ -50,9 +50,14 @@ def test_groups_are_read_and_unknown_names_reported() -> None:
     assert parsed.unknown == ("b", "nonsense")
 
 
+def test_what_has_no_effect_here_is_told_apart_from_what_is_unknown() -> None:
+    parsed = parse({"xformers": True, "output_dir": "/tmp/x", "output_name": "a", "what": 1}, NAMES)
+    assert (parsed.ignored, parsed.unknown) == (("output_dir", "xformers"), ("what",))
+
+
 def test_every_setting_of_the_table_exists_and_nothing_is_empty_or_null() -> None:
     known = set(Settings.__dataclass_fields__)
-    assert {setting for setting, _ in NAMES.values()} - {""} <= known
+    assert {setting for setting, _ in NAMES.values()} - {READ_BEFORE, NO_EFFECT} <= known
     assert settings(network_dim=None, learning_rate="") == Settings()
 
 
