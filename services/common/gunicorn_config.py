@@ -1,6 +1,15 @@
 """How gunicorn serves a service; size and address come from the environment."""
 
 import os
+from typing import Any
+
+# Here, so that the workers to come share one folder of values.
+from services.common.metrics_server import (
+    COLLECTORS,
+    drop_folder,
+    forget_earlier_processes,
+    serve_metrics,
+)
 
 bind = os.environ.get("LISTEN", "0.0.0.0:8000")
 workers = int(os.environ.get("WEB_WORKERS", "1"))
@@ -16,3 +25,18 @@ limit_request_line = 0  # nginx limits it, and answers in the envelope
 limit_request_fields = 60
 # The internal token names every role and permission of the caller.
 limit_request_field_size = 32768
+
+
+def on_starting(_server: Any) -> None:
+    """Before the first worker."""
+    forget_earlier_processes()
+
+
+def post_worker_init(worker: Any) -> None:
+    """A worker has made its application."""
+    serve_metrics(getattr(worker.wsgi, "extensions", {}).get(COLLECTORS, ()))
+
+
+def on_exit(_server: Any) -> None:
+    """After the last worker."""
+    drop_folder()

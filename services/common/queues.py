@@ -6,6 +6,8 @@ from typing import Any
 from celery import Celery
 from kombu import Exchange, Queue
 
+from services.common.task_metrics import count_tasks
+
 # Periodic work: task name -> (queue, every so many seconds). Beat knows tasks by name only.
 PERIODIC = {
     "inference.requeue_expired_leases": ("inference", 2.0),
@@ -31,6 +33,8 @@ def make_celery(name: str, queue: str | None = None, broker_url: str | None = No
     """
     app = Celery(f"sdfleet-{name}", set_as_current=False)
     app.add_defaults(lambda: _configuration(queue, broker_url or os.environ["REDIS_URL"]))
+    if queue:
+        count_tasks()
     return app
 
 

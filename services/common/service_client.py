@@ -10,6 +10,7 @@ from urllib3.util import Retry
 
 from services.common.errors import Unavailable
 from services.common.identity import HEADER, make_service_token
+from services.common.metrics import INTERNAL_FAILURES
 
 log = logging.getLogger(__name__)
 
@@ -42,5 +43,6 @@ class ServiceClient:
             response.raise_for_status()
             return response.json() if response.content else {}
         except (requests.RequestException, ValueError) as error:
+            INTERNAL_FAILURES.labels(path).inc()
             log.warning("an internal call failed", extra={"path": path, "failure": type(error).__name__})
             raise Unavailable from None

@@ -23,6 +23,7 @@ from werkzeug.exceptions import HTTPException
 from services.common.envelope import answer, enveloped, failure
 from services.common.errors import ApiError, Unavailable
 from services.common.identity import Authentication, guard_routes, open_to_all
+from services.common.metrics import count_request
 from services.common.rate_limits import limit_keys
 from services.common.validation import BodyParser, invalid
 
@@ -163,14 +164,16 @@ def _trace_requests(app: Flask, service: str) -> None:
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         if request.path not in QUIET_PATHS:
-            caller = g.get("caller")
+            caller, route = g.get("caller"), str(request.url_rule or "unknown")
+            seconds = time.perf_counter() - g.get("began", time.perf_counter())
+            count_request(service, request.method, route, response.status_code, seconds)
             requests_log.info(
                 "request",
                 extra={
                     "method": request.method,
-                    "route": str(request.url_rule or "unknown"),
+                    "route": route,
                     "status": response.status_code,
-                    "ms": round((time.perf_counter() - g.get("began", time.perf_counter())) * 1000, 1),
+                    "ms": round(seconds * 1000, 1),
                     "caller": caller and (caller.username or caller.claims.get("iss")),
                 },
             )
