@@ -26,6 +26,7 @@ class EngineConfig:
     memory_cache_bytes: int | None
     grace_seconds: float
     log_level: str
+    metrics_listen: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def _engine(environment: Mapping[str, str]) -> dict[str, Any]:
         else None,
         "grace_seconds": _number(environment, "WORKER_GRACE_SECONDS", 20, minimum=0),
         "log_level": (environment.get("LOG_LEVEL") or "INFO").upper(),
+        "metrics_listen": environment.get("METRICS_LISTEN", ""),
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import requests
 
+from gpu_worker import metrics
 from gpu_worker.download import discard, download
 from gpu_worker.errors import Passing, RequestFault
 from gpu_worker.jobs import ModelFile
@@ -60,12 +61,14 @@ class FileCache:
         `check` is called while waiting and downloading and may raise to stop. Raises `Passing` or
         `RequestFault`.
         """
-        key = _key(model)
+        key, hit = _key(model), True
         while True:
             with self._locked(key, fcntl.LOCK_SH, check):
                 if stored := self._stored(key, model):
+                    metrics.looked_up("disk", hit)
                     yield stored
                     return
+            hit = False
             with self._locked(key, fcntl.LOCK_EX, check):
                 if self._stored(key, model) is None:
                     self._fetch(key, model, check)
@@ -101,6 +104,7 @@ class FileCache:
             raise
         except OSError as error:
             raise Passing(f"checkpoint {model.name} could not be kept on disk: {error.strerror}") from error
+        metrics.DOWNLOADED.inc(model.size)
         log.info(
             "checkpoint downloaded",
             extra={

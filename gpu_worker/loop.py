@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from gpu_worker import metrics
 from gpu_worker.client import ServiceClient
 from gpu_worker.errors import (
     AttemptLost,
@@ -187,6 +188,7 @@ class Loop:
 
     def _drop(self, lease: Lease, reason: Dropped) -> None:
         log.info("job dropped", extra={"reason": type(reason).__name__})
+        metrics.ended(lease.job.task_type, "dropped")
         if isinstance(reason, Released):
             try:
                 lease.persist(lambda: self._client.release(lease.job))
@@ -195,6 +197,7 @@ class Loop:
 
     def _fail(self, lease: Lease, fault: JobFault) -> None:
         log.warning("job failed", extra={"kind": fault.kind, "reason": str(fault)})
+        metrics.ended(lease.job.task_type, fault.kind)
         fail_quietly(self._client, lease, fault.kind, str(fault))
         if isinstance(fault, MachineFault):
             raise fault

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from gpu_worker import metrics
 from gpu_worker.architecture import Family
 from gpu_worker.device import Device
 from gpu_worker.files import StoredFile
@@ -127,6 +128,7 @@ class ModelMemory:
 
     def _get(self, key: str, file: ModelFile, load: Callable[[], tuple[Any, int]]) -> Any:
         with self._lock:
+            metrics.looked_up("memory", hit=key in self._entries)
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key].value

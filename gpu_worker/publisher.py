@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from gpu_worker import metrics
 from gpu_worker.client import ServiceClient
 from gpu_worker.errors import Dropped, Passing, ServiceRefused, ServiceUnreachable
 from gpu_worker.lease import Lease
@@ -46,7 +47,9 @@ class Publisher:
                 self._store(lease, parameters, result)
             except Dropped as reason:
                 log.info("result dropped", extra={"reason": type(reason).__name__})
+                metrics.ended(lease.job.task_type, "dropped")
             except Passing as fault:
+                metrics.ended(lease.job.task_type, fault.kind)
                 fail_quietly(self._client, lease, fault.kind, str(fault))
             except (ServiceUnreachable, ServiceRefused) as error:
                 log.error("the job could not be completed in its lease", extra={"reason": str(error)})
@@ -68,6 +71,7 @@ class Publisher:
         self._uploader.upload(files, lease.upload_urls(), ask_urls)
         lease.mark("uploaded_at")
         lease.persist(lambda: self._client.complete(job, names, summary(result.info), lease.timings))
+        metrics.completed(job.task_type, len(names), lease.timings)
         log.info("job completed", extra={"images": len(names), "durations_ms": durations(lease.timings)})
 
 

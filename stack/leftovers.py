@@ -32,17 +32,27 @@ class Record:
     environment: Mapping[str, str]
     run: str
     ready: bool = False
+    metrics_port: int = 0
 
     @classmethod
     def of(cls, pid: int, settings: Settings, run: str) -> "Record":
         """The record of a supervisord that runs now."""
         created = psutil.Process(pid).create_time()
-        return cls(pid, created, _boot(), settings.ports, settings.workers, settings.environment, run)
+        return cls(
+            pid,
+            created,
+            _boot(),
+            settings.ports,
+            settings.workers,
+            settings.environment,
+            run,
+            metrics_port=settings.metrics_port,
+        )
 
     @property
     def settings(self) -> Settings:
         """With which settings the stack was started."""
-        return Settings(ports=self.ports, workers=self.workers, environment=self.environment)
+        return Settings(self.ports, self.workers, self.metrics_port, self.environment)
 
     def write(self, folder: Path) -> None:
         """Keep it in the stack's folder."""

@@ -43,17 +43,23 @@ class Settings:
 
     ports: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_PORTS))
     workers: int = 1
+    metrics_port: int = 0  # of the first process that shows metrics, the others follow; 0: none does
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read SDFLEET_PORT_BASE (all ports from there on), the ports' own variables and SDFLEET_WORKERS."""
+        """Read SDFLEET_PORT_BASE (all ports from there on), the ports' own variables, SDFLEET_WORKERS and
+        SDFLEET_METRICS_PORT."""
         defaults = DEFAULT_PORTS
         if environ.get("SDFLEET_PORT_BASE"):
             base = _number(environ, "SDFLEET_PORT_BASE", 0)
             defaults = {name: base + place for place, name in enumerate(DEFAULT_PORTS)}
         ports = {name: _number(environ, port_variable(name), port) for name, port in defaults.items()}
-        return cls(ports=ports, workers=_number(environ, "SDFLEET_WORKERS", 1))
+        return cls(
+            ports=ports,
+            workers=_number(environ, "SDFLEET_WORKERS", 1),
+            metrics_port=_number(environ, "SDFLEET_METRICS_PORT", 0),
+        )
 
     @classmethod
     def on_free_ports(cls, workers: int = 1, **environment: str) -> "Settings":

@@ -5,7 +5,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stack import readiness
@@ -74,11 +74,29 @@ class Table:
         """The services, their tasks, beat and the gateway: they start once the stores are ready."""
         programs = [self._service(service) for service in SERVICES]
         programs += [self._tasks(service) for service in SERVICES if service.tasks]
-        return [*programs, self._beat(), self._gateway()]
+        return [*self._shown(programs), self._beat(), self._gateway()]
 
     def workers(self) -> list[Program]:
         """The GPU workers; they wait for the others themselves."""
-        return [self._worker(number + 1) for number in range(self.settings.workers)]
+        first = len(SERVICES) + sum(service.tasks for service in SERVICES)
+        programs = [self._worker(number + 1) for number in range(self.settings.workers)]
+        return self._shown(programs, first)
+
+    def _shown(self, programs: list[Program], first: int = 0) -> list[Program]:
+        """The programs with a port for the metrics of each, where they are wanted."""
+        if not self.settings.metrics_port:
+            return programs
+        return [
+            replace(program, environment={**program.environment, **self._listening(program, place)})
+            for place, program in enumerate(programs, first)
+        ]
+
+    def _listening(self, program: Program, place: int) -> dict[str, str]:
+        folder = self.folder / "metrics" / program.name
+        return {
+            "METRICS_LISTEN": f"{HOST}:{self.settings.metrics_port + place}",
+            "PROMETHEUS_MULTIPROC_DIR": str(folder),
+        }
 
     def programs(self) -> list[Program]:
         """All of them."""

@@ -1,21 +1,10 @@
 """What every service counts for Prometheus; the services' own metrics are in their metrics.py.
 
-Label values come from closed lists: routes, statuses, types and the names of endpoints, never names or ids that
-anybody can make many of.
+Label values come from closed lists: routes, statuses, types and the names of endpoints, never names or ids
+that anybody can make many of.
 """
 
-import os
-import tempfile
-
-LISTEN = os.environ.get("METRICS_LISTEN", "")
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-
-# The library decides at its import how values are kept: where they are shown, in files that the processes of
-# one service share (gunicorn's workers, Celery's children); else in memory, where they cost next to nothing.
-if LISTEN and not os.environ.get(FOLDER):
-    os.environ[FOLDER] = tempfile.mkdtemp(prefix="sdfleet-metrics-")
-
-from prometheus_client import Counter, Histogram  # noqa: E402
+from prometheus_client import Counter, Histogram
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 QUICK = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)

@@ -13,10 +13,10 @@ from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from services.common.metrics import FOLDER, LISTEN
-
 log = logging.getLogger(__name__)
 
+LISTEN = "METRICS_LISTEN"
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 COLLECTORS = "sdfleet-collectors"  # the Flask extension that lists what is looked up when somebody asks
 
 
@@ -49,15 +49,17 @@ def forget_earlier_processes() -> None:
 
 def drop_folder() -> None:
     """Remove the folder at the end of the process that made it."""
-    if LISTEN:
-        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+    if folder := os.environ.get(FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def serve_metrics(collectors: Iterable[Collector] = (), listen: str = LISTEN) -> _Server | None:
-    """Answer on `listen` (HOST:PORT or :PORT) from a thread; None where it is empty or cannot be had.
+def serve_metrics(collectors: Iterable[Collector] = (), listen: str | None = None) -> _Server | None:
+    """Answer on `listen` (HOST:PORT or :PORT; METRICS_LISTEN) from a thread; None where it is empty or cannot
+    be had.
 
     A service that cannot show its metrics still does its work: the log says why.
     """
+    listen = os.environ.get(LISTEN, "") if listen is None else listen
     if not listen:
         return None
     host, _, port = listen.rpartition(":")

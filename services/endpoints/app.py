@@ -6,9 +6,10 @@ from flask import Flask
 
 from services.common.identity import KeySource
 from services.common.logs import set_up_logs
+from services.common.metrics_server import COLLECTORS
 from services.common.mongo import ping
 from services.common.resource_service import make_resource_app
-from services.endpoints import internal_routes, routes
+from services.endpoints import internal_routes, metrics, routes
 from services.endpoints.config import Config
 from services.endpoints.wiring import SERVICE, wire
 
@@ -31,4 +32,5 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         users_keys=users_keys,
     )
     app.extensions[SERVICE] = wiring
+    app.extensions[COLLECTORS] = [metrics.fleet(wiring)]
     return app

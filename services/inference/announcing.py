@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from services.common.times import as_text, now
+from services.inference import metrics
 from services.inference.records import Job
 from services.inference.repository import Jobs
 from services.inference.sending import LONGEST_ATTEMPT_SECONDS, Attempt, Sender
@@ -133,15 +134,17 @@ class Announcing:
         return webhook["url"], webhook["secret"]
 
     def _note(self, delivery: Delivery, attempt: Attempt) -> None:
-        tries = delivery["attempts"] + 1
+        tries, due_at = delivery["attempts"] + 1, None
         if attempt.arrived:
-            self._deliveries.note(delivery["_id"], _entry(attempt), DELIVERED, None)
+            state = DELIVERED
         elif attempt.gone or tries >= self._most_attempts:
-            self._deliveries.note(delivery["_id"], _entry(attempt), GIVEN_UP, None)
+            state = GIVEN_UP
         else:
+            state = WAITING
             pause = min(self._first_pause * PAUSE_FACTOR ** (tries - 1), LONGEST_PAUSE_SECONDS)
             due_at = now() + timedelta(seconds=pause)
-            self._deliveries.note(delivery["_id"], _entry(attempt), WAITING, due_at)
+        self._deliveries.note(delivery["_id"], _entry(attempt), state, due_at)
+        metrics.DELIVERIES.labels(state).inc()
 
 
 def _entry(attempt: Attempt) -> dict[str, Any]:

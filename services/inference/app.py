@@ -4,9 +4,10 @@ from flask import Flask
 
 from services.common.identity import KeySource
 from services.common.logs import set_up_logs
+from services.common.metrics_server import COLLECTORS
 from services.common.mongo import ping
 from services.common.resource_service import make_resource_app
-from services.inference import internal_routes, routes, routes_events, routes_models, routes_webhooks
+from services.inference import internal_routes, metrics, routes, routes_events, routes_models, routes_webhooks
 from services.inference.config import Config
 from services.inference.context import open_context
 
@@ -32,5 +33,6 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         users_keys=users_keys,
     )
     app.extensions["inference"] = context
+    app.extensions[COLLECTORS] = [metrics.lines(context.database)]
     context.prepare()
     return app

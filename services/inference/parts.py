@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.common.bells import Bells
 from services.common.events import JobEvents
+from services.inference import metrics
 from services.inference.attempts_repository import Attempts
 from services.inference.fairness import FairShare
 from services.inference.line_repository import Line
@@ -37,5 +38,6 @@ class Parts:
 
     def tell(self, job: Job) -> None:
         """Those who wait for the job hear how it stands."""
+        metrics.told(job)
         standing = {name: job.get(name) for name in ("status", "attempt", "progress")}
         self.events.publish(job["_id"], standing)

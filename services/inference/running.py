@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.common.errors import BadRequest
+from services.common.metrics import LEASES_EXPIRED
 from services.common.times import now
+from services.inference import metrics
 from services.inference.claiming import Claiming
 from services.inference.errors import AttemptOver
 from services.inference.job_view import raw_output
@@ -32,12 +34,14 @@ class JobRunning:
         claimed = self._claiming.claim(worker_id, endpoints, warm, room)
         for job in claimed:
             self._parts.tell(job)
+            metrics.attempted(job)
         return [self.for_worker(job) for job in claimed]
 
     def take(self, holder: str, endpoint: str) -> Job | None:
         """The first job in an endpoint's line, for somebody who hands it on."""
         for job in self._claiming.claim(holder, [endpoint], warm=[], room=1):
             self._parts.tell(job)
+            metrics.attempted(job)
             return job
         return None
 
@@ -104,6 +108,7 @@ class JobRunning:
     def requeue_expired(self) -> int:
         """Take jobs from workers that went silent; how many."""
         changed = self._parts.attempts.requeue_expired(self._max_attempts)
+        LEASES_EXPIRED.labels("inference").inc(len(changed))
         for job in changed:
             self._given_on(job)
         return len(changed)

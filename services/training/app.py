@@ -5,8 +5,9 @@ from flask import Flask
 from services.common import mongo
 from services.common.identity import KeySource
 from services.common.logs import set_up_logs
+from services.common.metrics_server import COLLECTORS
 from services.common.resource_service import make_resource_app
-from services.training import internal_routes, merge_routes, model_routes, routes
+from services.training import internal_routes, merge_routes, metrics, model_routes, routes
 from services.training.config import Config
 from services.training.tasks import ask_to_finish
 from services.training.wiring import EXTENSION, connect
@@ -31,4 +32,5 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         users_keys=users_keys,
     )
     app.extensions[EXTENSION] = parts
+    app.extensions[COLLECTORS] = [metrics.waiting_and_running(parts.database)]
     return app

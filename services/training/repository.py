@@ -9,6 +9,7 @@ from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
+from services.training import metrics
 from services.training.sagemaker.settings import LOCAL, SAGEMAKER
 from services.training.states import ALIVE, Status
 
@@ -201,7 +202,11 @@ class WorkRepository:
             },
             {"$unset": ["lease"]},
         ]
-        return self._work.find_one_and_update(dict(expected), stages, return_document=ReturnDocument.AFTER)
+        given_on = self._work.find_one_and_update(
+            dict(expected), stages, return_document=ReturnDocument.AFTER
+        )
+        metrics.ended(given_on)
+        return given_on
 
     # the sweep
 
@@ -251,7 +256,9 @@ class WorkRepository:
         }
         if drop_lease:
             update["$unset"] = {"lease": ""}
-        return self._work.find_one_and_update(dict(expected), update, return_document=ReturnDocument.AFTER)
+        changed = self._work.find_one_and_update(dict(expected), update, return_document=ReturnDocument.AFTER)
+        metrics.ended(changed)
+        return changed
 
 
 def held_by(work_id: str, worker_id: str, attempt: int) -> dict[str, Any]:

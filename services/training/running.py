@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.common.errors import BadRequest
+from services.common.metrics import LEASES_EXPIRED
 from services.training.errors import AttemptOver
 from services.training.finishing import Finishing
 from services.training.preparation import Preparation
@@ -150,6 +151,7 @@ class Running:
             given_on = self._work.retry(expected, "training", reason, self._max_attempts)
             if given_on is not None:
                 changed += 1
+                LEASES_EXPIRED.labels(work["kind"]).inc()
                 self._finishing.clean(given_on)
         return changed
 

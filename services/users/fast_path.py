@@ -11,6 +11,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from services.users import metrics
 from services.users.authentication import Authenticator, Presented, Verdict
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class AuthenticateFast:
         if identity_needed is None or environ.get("REQUEST_METHOD") != "GET":
             return self._app(environ, start_response)
         status, headers = self._judge(environ, identity_needed)
+        metrics.JUDGED[status].inc()
         start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Length", "0"), *headers])
         return ()
 
@@ -82,7 +84,10 @@ class AnswerFromMemory:
             )
         )
         verdict = self._authenticator.remembered(presented, PATHS[question[1].decode()])
-        return None if verdict is None else _whole_answer(verdict)
+        if verdict is None:
+            return None
+        metrics.REMEMBERED[verdict.status].inc()
+        return _whole_answer(verdict)
 
 
 def _whole_answer(verdict: Verdict) -> bytes:

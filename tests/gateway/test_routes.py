@@ -69,6 +69,7 @@ def test_method_and_body_arrive(gate: Gateway, method: str) -> None:
     [
         *("/", "/prod", "/prod/", "/usersx", "/prodx/users", "/prod/prod/users", "/xusers", "/users.json"),
         *("/checkpointsx", "/inferencex", "/ping/x", "/pings", "/favicon.ico", "/Users", "/.well-known/x"),
+        *("/metrics", "/prod/metrics", "/metrics/", "/users/../metrics", "//metrics", "/_metrics"),
     ],
 )
 def test_every_other_path_is_not_found(gate: Gateway, path: str) -> None:
