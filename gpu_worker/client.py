@@ -130,10 +130,14 @@ class ServiceClient:
     def _post_job(self, job: Job, action: str, body: dict[str, Any]) -> dict[str, Any]:
         url = f"{self._config.inference_url}/internal/jobs/{job.id}/{action}"
         fenced = {"worker_id": self._config.worker_id, "attempt": job.attempt, **body}
-        return self._post(url, fenced, request_id=job.request_id)
+        return self._post(url, fenced, request_id=job.request_id, traceparent=job.traceparent)
 
-    def _post(self, url: str, body: dict[str, Any], request_id: str = "") -> dict[str, Any]:
+    def _post(
+        self, url: str, body: dict[str, Any], request_id: str = "", traceparent: str = ""
+    ) -> dict[str, Any]:
         headers = {"X-Internal-Token": self._worker_token()}
+        if traceparent:
+            headers["traceparent"] = traceparent
         if request_id:
             headers["x-request-id"] = request_id
         try:

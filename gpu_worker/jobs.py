@@ -39,6 +39,7 @@ class Job:
     parameters_url: str
     seed: int
     models: tuple[ModelFile, ...]
+    traceparent: str = ""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Job":
@@ -65,6 +66,7 @@ class Job:
             parameters_url=str(document["parameters_url"]),
             seed=int(document["seed"]),
             models=models,
+            traceparent=str(document.get("traceparent") or ""),
         )
 
     def of_type(self, model_type: str) -> list[ModelFile]:

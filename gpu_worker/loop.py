@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from gpu_worker import metrics
+from gpu_worker import metrics, tracing
 from gpu_worker.client import ServiceClient
 from gpu_worker.errors import (
     AttemptLost,
@@ -188,7 +188,7 @@ class Loop:
 
     def _drop(self, lease: Lease, reason: Dropped) -> None:
         log.info("job dropped", extra={"reason": type(reason).__name__})
-        metrics.ended(lease.job.task_type, "dropped")
+        _count(lease, "dropped")
         if isinstance(reason, Released):
             try:
                 lease.persist(lambda: self._client.release(lease.job))
@@ -197,7 +197,7 @@ class Loop:
 
     def _fail(self, lease: Lease, fault: JobFault) -> None:
         log.warning("job failed", extra={"kind": fault.kind, "reason": str(fault)})
-        metrics.ended(lease.job.task_type, fault.kind)
+        _count(lease, fault.kind)
         fail_quietly(self._client, lease, fault.kind, str(fault))
         if isinstance(fault, MachineFault):
             raise fault
@@ -220,6 +220,12 @@ class Loop:
             return
         for lease in list(self._leases.values()):
             self._drop(lease, Released(f"job {lease.job.id}"))
+
+
+def _count(lease: Lease, outcome: str) -> None:
+    lease.mark("ended_at")
+    metrics.ended(lease.job.task_type, outcome)
+    tracing.record_attempt(lease.job, lease.timings, outcome)
 
 
 class _Progress:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from gpu_worker import metrics
+from gpu_worker import metrics, tracing
 from gpu_worker.client import ServiceClient
 from gpu_worker.errors import Dropped, Passing, ServiceRefused, ServiceUnreachable
 from gpu_worker.lease import Lease
@@ -72,6 +72,7 @@ class Publisher:
         lease.mark("uploaded_at")
         lease.persist(lambda: self._client.complete(job, names, summary(result.info), lease.timings))
         metrics.completed(job.task_type, len(names), lease.timings)
+        tracing.record_attempt(job, lease.timings, "completed")
         log.info("job completed", extra={"images": len(names), "durations_ms": durations(lease.timings)})
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_worker import VERSION, background, extras, interrogation, metrics
+from gpu_worker import VERSION, background, extras, interrogation, metrics, tracing
 from gpu_worker.bells import Bells
 from gpu_worker.client import ServiceClient, make_session
 from gpu_worker.config import WorkerConfig
@@ -79,6 +79,7 @@ class Worker:
 
     def run(self) -> None:
         """Works until `stop` or SIGTERM; raises `MachineFault` when the device is lost."""
+        tracing.begin()
         metrics.serve_metrics(self.config.metrics_listen)
         log.info("worker ready", extra={"device": self.device.kind, "device_name": self.device.name})
         self.heartbeat.start()

@@ -7,6 +7,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from services.common.task_metrics import count_tasks
+from services.common.tracing import trace_tasks
 
 # Periodic work: task name -> (queue, every so many seconds). Beat knows tasks by name only.
 PERIODIC = {
@@ -35,6 +36,7 @@ def make_celery(name: str, queue: str | None = None, broker_url: str | None = No
     app.add_defaults(lambda: _configuration(queue, broker_url or os.environ["REDIS_URL"]))
     if queue:
         count_tasks()
+        trace_tasks(queue)
     return app
 
 

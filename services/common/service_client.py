@@ -8,6 +8,7 @@ from flask import g, has_request_context
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from services.common import tracing
 from services.common.errors import Unavailable
 from services.common.identity import HEADER, make_service_token
 from services.common.metrics import INTERNAL_FAILURES
@@ -33,7 +34,7 @@ class ServiceClient:
 
     def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer's JSON object. Raises Unavailable when the service does not answer properly."""
-        headers = {HEADER: make_service_token(self._caller, self._secret)}
+        headers = {HEADER: make_service_token(self._caller, self._secret)} | tracing.headers()
         if has_request_context():
             headers["X-Request-Id"] = g.get("request_id", "")
         try:

@@ -20,6 +20,7 @@ from pymongo.errors import ConnectionFailure
 from redis.exceptions import ConnectionError as RedisConnectionError
 from werkzeug.exceptions import HTTPException
 
+from services.common import tracing
 from services.common.envelope import answer, enveloped, failure
 from services.common.errors import ApiError, Unavailable
 from services.common.identity import Authentication, guard_routes, open_to_all
@@ -127,7 +128,8 @@ def make_web_app(
         "OPENAPI_URL_PREFIX": "/internal",
         "OPENAPI_JSON_PATH": "openapi.json",
     }
-    _trace_requests(app, service)
+    tracing.trace_requests(app, service)
+    _log_requests(app, service)
     _render_failures(app)
     guard_routes(app, authentication)
     if rate_limits:
@@ -151,7 +153,7 @@ def _publish_document(app: Flask) -> None:
     app.view_functions["api-docs.openapi_json"] = openapi_json
 
 
-def _trace_requests(app: Flask, service: str) -> None:
+def _log_requests(app: Flask, service: str) -> None:
     requests_log = logging.getLogger(f"sdfleet.{service}.requests")
 
     @app.before_request
@@ -159,6 +161,7 @@ def _trace_requests(app: Flask, service: str) -> None:
         offered = request.headers.get("X-Request-Id", "")
         g.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
         g.began = time.perf_counter()
+        tracing.note(request_id=g.request_id)
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -28,9 +28,10 @@ def fleet(parts: Wiring) -> LookedUp:
         for worker in workers:
             slots[worker["instance_type"], "all"] += worker["slots"]
             slots[worker["instance_type"], "taken"] += len(worker["slots_taken"])
+        instances: list[Sample] = [((one["name"], "wanted"), one["wanted"]) for one in live]
+        instances += [((one["name"], "current"), seen[one["_id"]].ready) for one in live]
         return {
-            INSTANCES.name: [((one["name"], "wanted"), one["wanted"]) for one in live]
-            + [((one["name"], "current"), seen[one["_id"]].ready) for one in live],
+            INSTANCES.name: instances,
             ENDPOINTS.name: _counted((str(one["status"]),) for one in live),
             WORKERS.name: _counted((one["instance_type"], one["state"]) for one in workers),
             SLOTS.name: list(slots.items()),

@@ -10,6 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from services.common import tracing
 from services.common.times import as_text, now
 from services.inference import metrics
 from services.inference.records import Job
@@ -81,6 +82,7 @@ class Announcing:
             "job_id": job["_id"],
             "user": job["user"],
             "event": status,
+            "traceparent": job.get("traceparent"),
             "body": {
                 "id": event_id,
                 "type": f"inference.{status}",
@@ -120,7 +122,9 @@ class Announcing:
             self._deliveries.note(delivery["_id"], _entry(Attempt(error="nobody listens")), GIVEN_UP, None)
             return 0
         url, secret = target
-        attempt = self._sender.send(url, secret, delivery["_id"], delivery["body"])
+        with tracing.span("webhook", delivery.get("traceparent"), job_id=delivery["job_id"]):
+            attempt = self._sender.send(url, secret, delivery["_id"], delivery["body"])
+            tracing.note(outcome=attempt.status or "no answer", attempt=delivery["attempts"] + 1)
         self._note(delivery, attempt)
         return 1
 

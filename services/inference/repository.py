@@ -5,6 +5,7 @@ from typing import Any
 
 from pymongo.client_session import ClientSession
 
+from services.common import tracing
 from services.common.paging import after
 from services.common.times import now
 from services.inference.parameters import Summary
@@ -103,6 +104,8 @@ class Jobs(JobRecords):
             "steps": summary.steps,
             "images": summary.images,
         }
+        if trace := tracing.traceparent():
+            values["traceparent"] = trace
         if running_limit is not None:
             values["running_limit"] = running_limit
         expected = {"_id": job_id, "status": Status.CREATED}

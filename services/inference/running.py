@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from services.common import tracing
 from services.common.errors import BadRequest
 from services.common.metrics import LEASES_EXPIRED
 from services.common.times import now
@@ -33,17 +34,23 @@ class JobRunning:
         """Jobs for a worker, as it is told of them."""
         claimed = self._claiming.claim(worker_id, endpoints, warm, room)
         for job in claimed:
-            self._parts.tell(job)
-            metrics.attempted(job)
+            self._begun(job)
         return [self.for_worker(job) for job in claimed]
 
     def take(self, holder: str, endpoint: str) -> Job | None:
         """The first job in an endpoint's line, for somebody who hands it on."""
         for job in self._claiming.claim(holder, [endpoint], warm=[], room=1):
-            self._parts.tell(job)
-            metrics.attempted(job)
+            self._begun(job)
             return job
         return None
+
+    def _begun(self, job: Job) -> None:
+        self._parts.tell(job)
+        metrics.attempted(job)
+        about = {"job_id": job["_id"], "endpoint": job["endpoint"], "attempt": job["attempt"]}
+        tracing.record(
+            "in line", job.get("traceparent"), job.get("queued_at"), job.get("started_at"), **about
+        )
 
     def report(self, job_id: str, worker_id: str, attempt: int, report: dict[str, Any]) -> None:
         """Renew the lease and keep the progress. Raises AttemptOver."""
@@ -139,6 +146,7 @@ class JobRunning:
             "endpoint": job["endpoint"],
             "task_type": job["task_type"],
             "request_id": job.get("request_id"),
+            "traceparent": job.get("traceparent"),
             "parameters_url": self._parts.storage.parameters_url(job, "worker"),
             "seed": job["seed"],
             "preview": job.get("wants_preview", False),
