@@ -179,5 +179,10 @@ class FileCache:
 
 
 def _key(model: ModelFile) -> str:
-    """A file name for one version of one file; ids and ETags never reach the file system as they are."""
-    return hashlib.sha256(f"{model.id}\n{model.etag}\n{model.name}".encode()).hexdigest()[:32]
+    """A file name for one content; nothing from outside reaches the file system as it is.
+
+    By its hash where the record has one, so that a renamed checkpoint is not fetched again; else by object,
+    version and size.
+    """
+    known = model.sha256.lower() if model.sha256 else f"{model.id}\n{model.name}\n{model.etag}"
+    return hashlib.sha256(f"{known}\n{model.size}".encode()).hexdigest()[:32]

@@ -98,6 +98,17 @@ class SageMakerSettings:
         default=600.0,
         parse=_above_zero,
     )
+    events_queue_url: str = setting(
+        "SAGEMAKER_EVENTS_QUEUE_URL",
+        "SQS queue to which EventBridge or SNS sends what changes at SageMaker (empty: it is polled)",
+        default="",
+    )
+    events_poll_seconds: float = setting(
+        "SAGEMAKER_EVENTS_POLL_SECONDS",
+        "with a queue, an endpoint of which no event tells is looked at after so long",
+        default=60.0,
+        parse=_above_zero,
+    )
     container_environment: tuple[tuple[str, str], ...] = setting(
         "SAGEMAKER_CONTAINER_ENVIRONMENT",
         "more settings of the worker image, as NAME=VALUE,NAME=VALUE",

@@ -7,6 +7,7 @@ these over the same HTTP, in the words of SageMaker's API reference; tests say w
 import io
 import json
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -112,6 +113,13 @@ class Aws:
                 del self._sagemaker.endpoints[name]
             elif endpoint.endpoint_status != "Failed":
                 endpoint.endpoint_status = "InService"
+
+    def queue(self) -> tuple[str, str]:
+        """URL and ARN of a new SQS queue."""
+        client = self.client("sqs")
+        url = str(client.create_queue(QueueName=f"events-{uuid.uuid4().hex[:8]}")["QueueUrl"])
+        found = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+        return url, str(found["Attributes"]["QueueArn"])
 
     def scale(self, count: int) -> None:
         """What Application Auto Scaling does to every endpoint."""

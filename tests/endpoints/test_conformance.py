@@ -162,10 +162,8 @@ def test_an_endpoint_that_never_gets_ready_fails_with_the_reason(backend: Deploy
     assert name not in backend.listed()
 
 
-# invoking
-#
-# Rows that send jobs to an Async and a Real-time endpoint of each backend need the inference service and the
-# worker's own front: they belong here.
+# Invoking, its failures, cancelling and deleting while a job runs need the inference service and the worker's
+# own fronts: tests/api/test_backends.py does them through the gateway, on both backends.
 
 
 # scaling

@@ -68,6 +68,40 @@ def test_another_version_under_the_same_id_is_another_file(
     assert content(cache, second) != before
 
 
+def test_a_renamed_checkpoint_is_not_fetched_again(
+    platform: Platform, tmp_path: Path, make_cache: MakeCache
+) -> None:
+    """Its object, name and ETag are new, the hash of its content is the same."""
+    first = stored(platform, tmp_path, "a")
+    first = replace(first, sha256=hashlib.sha256(platform.objects["models/a"]).hexdigest())
+    renamed = replace(first, name="b", id="other", etag="other", url=platform.url + "/nothing")
+    cache = make_cache()
+    assert content(cache, first) == content(cache, renamed)
+    unhashed = replace(renamed, sha256=None)
+    with pytest.raises(RequestFault, match="not in storage"):
+        content(cache, unhashed)
+
+
+def _use(folder: str, model: ModelFile, begin: Any) -> None:
+    begin.wait(60)
+    with FileCache(Path(folder), 10_000_000, make_session()).open(model) as file:
+        assert file.path.stat().st_size == model.size
+
+
+def test_workers_that_need_a_file_at_once_download_it_once(platform: Platform, tmp_path: Path) -> None:
+    model = stored(platform, tmp_path, "a", length=5_000_000)
+    context = multiprocessing.get_context("spawn")
+    begin = context.Event()
+    workers = [context.Process(target=_use, args=(str(tmp_path / "cache"), model, begin)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    begin.set()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert downloads(platform, model) == 1
+
+
 def test_a_broken_download_is_resumed_where_it_ended(
     platform: Platform, tmp_path: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,21 @@ class Aws:
                 if not (is_absent(error) or is_in_progress(error)):
                     raise
 
+    # what AWS tells
+
+    def messages(self, queue_url: str) -> list[dict[str, str]]:
+        """Up to ten messages that wait in an SQS queue; each comes again until it is deleted."""
+        with _failures():
+            answer = self.client("sqs").receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10)
+        return [
+            {"body": each["Body"], "receipt": each["ReceiptHandle"]} for each in answer.get("Messages", ())
+        ]
+
+    def delete_message(self, queue_url: str, receipt: str) -> None:
+        """The message is dealt with."""
+        with _failures():
+            self.client("sqs").delete_message(QueueUrl=queue_url, ReceiptHandle=receipt)
+
     # scaling
 
     def register_target(self, resource: str, least: int, most: int) -> None:

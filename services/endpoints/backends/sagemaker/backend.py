@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from services.common.errors import BadRequest
@@ -10,6 +11,7 @@ from services.endpoints.backends.protocol import Observed
 from services.endpoints.backends.sagemaker import names
 from services.endpoints.backends.sagemaker.aws import Aws
 from services.endpoints.backends.sagemaker.deployment import Deployment
+from services.endpoints.backends.sagemaker.events import read_events
 from services.endpoints.backends.sagemaker.failures import DeniedByAws, NotNow, RefusedByAws
 from services.endpoints.backends.sagemaker.repository import Deployments, Superseded
 from services.endpoints.config import Config
@@ -120,7 +122,7 @@ class SageMakerBackend:
         one has not seen.
         """
         deadline = time.monotonic() + ROUND_SECONDS
-        for endpoint_id in self._deployments.to_look_after():
+        for endpoint_id in self._deployments.to_look_after(self._told_of_changes()):
             claimed = self._deployments.claim(endpoint_id)
             if claimed is None:
                 continue
@@ -128,11 +130,24 @@ class SageMakerBackend:
                 self._look_after(claimed)
             except NotNow as reason:
                 log.warning("AWS does not answer", extra=_about(claimed, reason))
+                self._deployments.look_again(claimed)
                 return
             finally:
                 self._deployments.release(claimed)
             if time.monotonic() > deadline:
                 return
+
+    def _told_of_changes(self) -> timedelta | None:
+        """After how long what is at rest is looked at although no event tells of it; None: in every round."""
+        settings = self._config.sagemaker
+        if not settings.events_queue_url:
+            return None
+        try:
+            read_events(self._aws, self._deployments, settings.events_queue_url)
+        except (NotNow, RefusedByAws, DeniedByAws) as reason:
+            log.warning("events of SageMaker are not read", extra={"failure": str(reason)})
+            return None
+        return timedelta(seconds=settings.events_poll_seconds)
 
     def _look_after(self, endpoint: Endpoint) -> None:
         serving = endpoint["status"] in SERVING
