@@ -125,6 +125,7 @@ class Stack:
         record.write(self.folder)
         self._launch(table.workers())  # importing PyTorch takes longest, and needs nobody
         self._bring_up(table.stores())
+        table.migrate()
         self._launch(table.others())
         self.wait_ready([*table.others(), *table.workers()])
         replace(record, ready=True).write(self.folder)

@@ -189,6 +189,19 @@ class Table:
         if rendered.returncode:
             raise StackError(f"gateway/render.sh failed: {rendered.stderr.strip()}")
 
+    def migrate(self) -> None:
+        """Bring the databases up to this version. Raises StackError with what the command says."""
+        ran = subprocess.run(
+            _python("services.migrate"),
+            cwd=ROOT,
+            env=os.environ | self.settings.environment | self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            raise StackError(f"the databases could not be brought up to this version: {ran.stderr.strip()}")
+
     @property
     def _redis_url(self) -> str:
         return f"redis://{HOST}:{self.settings.ports['redis']}/0"

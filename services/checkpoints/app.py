@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from services.checkpoints import internal_routes, routes
+from services.checkpoints import internal_routes, migrations, routes
 from services.checkpoints.config import Config
 from services.checkpoints.tasks import BACKGROUND
 from services.checkpoints.wiring import EXTENSION, connect
@@ -21,7 +21,7 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         config = Config.from_env()
         set_up_logs("checkpoints", config.log_level)
     parts = connect(config, BACKGROUND)
-    parts.repository.ensure_indexes()
+    migrations.prepare(parts.database)
     parts.storage.objects.ensure_bucket()
     parts.storage.allow_origins(config.cors_origins)
     app = make_resource_app(

@@ -13,6 +13,7 @@ from services.checkpoints.errors import KeyReused
 from services.checkpoints.move_records import MoveRecords
 from services.checkpoints.records import LIVE, NEWEST_FIRST, changeable_by, read, unleased, visible_to
 from services.checkpoints.work_records import WorkRecords
+from services.common.indexes import ensure_index
 from services.common.paging import after
 from services.common.times import now
 
@@ -22,19 +23,20 @@ class Repository(WorkRecords, MoveRecords):
 
     def ensure_indexes(self) -> None:
         """Make the indexes; those that are there stay."""
-        self._checkpoints.create_index(NEWEST_FIRST)
-        self._checkpoints.create_index([("creator", ASCENDING), *NEWEST_FIRST])
-        self._checkpoints.create_index([("allowed", ASCENDING), *NEWEST_FIRST])
-        self._checkpoints.create_index([("status", ASCENDING), *NEWEST_FIRST])
-        self._checkpoints.create_index([("type", ASCENDING), *NEWEST_FIRST])
-        self._checkpoints.create_index("files.name")
-        self._checkpoints.create_index("trash.since", sparse=True)
-        self._checkpoints.create_index(
+        ensure_index(self._checkpoints, NEWEST_FIRST)
+        ensure_index(self._checkpoints, [("creator", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._checkpoints, [("allowed", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._checkpoints, [("status", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._checkpoints, [("type", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._checkpoints, "files.name")
+        ensure_index(self._checkpoints, "trash.since", sparse=True)
+        ensure_index(
+            self._checkpoints,
             [("request_key.caller", ASCENDING), ("request_key.key", ASCENDING)],
             unique=True,
             partialFilterExpression={"request_key.key": {"$exists": True}},
         )
-        self._names.create_index("checkpoint_id")
+        ensure_index(self._names, "checkpoint_id")
 
     # Creation and deletion: a checkpoint and the claims of its names come and go together.
 

@@ -6,7 +6,7 @@ from services.common import mongo
 from services.common.identity import KeySource
 from services.common.logs import set_up_logs
 from services.common.resource_service import make_resource_app
-from services.datasets import internal_routes, routes
+from services.datasets import internal_routes, migrations, routes
 from services.datasets.config import Config
 from services.datasets.tasks import ask
 from services.datasets.wiring import EXTENSION, connect
@@ -18,7 +18,7 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         config = Config.from_env()
         set_up_logs("datasets", config.log_level)
     parts = connect(config, ask)
-    parts.repository.ensure_indexes()
+    migrations.prepare(parts.database)
     parts.storage.objects.ensure_bucket()
     app = make_resource_app(
         "datasets",

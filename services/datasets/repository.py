@@ -9,6 +9,7 @@ from pymongo import DESCENDING, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from services.common.identity import Caller
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
@@ -55,9 +56,9 @@ class Repository:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that names and lists stand on."""
-        self._datasets.create_index("name", unique=True)
-        self._datasets.create_index(NEWEST_FIRST)
-        self._items.create_index([("dataset", 1), ("filename", 1)], unique=True)
+        ensure_index(self._datasets, "name", unique=True)
+        ensure_index(self._datasets, NEWEST_FIRST)
+        ensure_index(self._items, [("dataset", 1), ("filename", 1)], unique=True)
 
     # data sets
 

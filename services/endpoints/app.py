@@ -9,7 +9,7 @@ from services.common.logs import set_up_logs
 from services.common.metrics_server import COLLECTORS
 from services.common.mongo import ping
 from services.common.resource_service import make_resource_app
-from services.endpoints import internal_routes, metrics, routes
+from services.endpoints import internal_routes, metrics, migrations, routes
 from services.endpoints.config import Config
 from services.endpoints.wiring import SERVICE, wire
 
@@ -20,8 +20,7 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         config = Config.from_env()
         set_up_logs(SERVICE, config.log_level)
     wiring = wire(config)
-    wiring.endpoints.ensure_indexes()
-    wiring.workers.ensure_indexes()
+    migrations.prepare(wiring.database)
     app = make_resource_app(
         SERVICE,
         config.internal,

@@ -11,6 +11,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
@@ -58,17 +59,22 @@ class Endpoints:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that keep names and roles unique; a taken role is told before a taken name."""
-        self._endpoints.create_index(
+        ensure_index(
+            self._endpoints,
             [("endpoint_type", ASCENDING), ("roles", ASCENDING)],
             unique=True,
             partialFilterExpression={"status": {"$in": SERVING}},
             name="one_of_a_type_per_role",
         )
-        self._endpoints.create_index(
-            "name", unique=True, partialFilterExpression={"status": {"$in": SHOWN}}, name="unique_names"
+        ensure_index(
+            self._endpoints,
+            "name",
+            unique=True,
+            partialFilterExpression={"status": {"$in": SHOWN}},
+            name="unique_names",
         )
-        self._endpoints.create_index(NEWEST_FIRST)
-        self._endpoints.create_index("notify_at", sparse=True)
+        ensure_index(self._endpoints, NEWEST_FIRST)
+        ensure_index(self._endpoints, "notify_at", sparse=True)
         self._controller.update_one({"_id": "creation"}, {"$setOnInsert": {"created": 0}}, upsert=True)
 
     # creating

@@ -9,6 +9,7 @@ from pymongo import ReturnDocument, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.times import now
 
@@ -41,13 +42,14 @@ class Workers:
 
     def ensure_indexes(self) -> None:
         """Make the index by which every instance of an endpoint is at one worker."""
-        self._workers.create_index(
+        ensure_index(
+            self._workers,
             "slots_taken.key",
             unique=True,
             partialFilterExpression={"slots_taken.key": {"$exists": True}},
             name="an_instance_is_at_one_worker",
         )
-        self._workers.create_index("heartbeat_at", expireAfterSeconds=FORGET_AFTER_SECONDS)
+        ensure_index(self._workers, "heartbeat_at", expireAfterSeconds=FORGET_AFTER_SECONDS)
 
     def report(self, worker_id: str, heartbeat: dict[str, Any]) -> Worker | None:
         """Keep what a worker says of itself; returns what was known before, None for a new worker."""

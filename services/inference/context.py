@@ -8,6 +8,7 @@ from services.common.mongo import Documents, open_database
 from services.common.queues import make_celery
 from services.common.s3 import ObjectStore
 from services.common.service_client import ServiceClient
+from services.inference import migrations
 from services.inference.announcing import Announcing
 from services.inference.attempts_repository import Attempts
 from services.inference.config import Config
@@ -58,13 +59,7 @@ class Context(Parts):
 
     def prepare(self) -> None:
         """Make what the service stands on: indexes and the bucket; all of it may be there already."""
-        self.jobs.ensure_indexes()
-        self.shares.ensure_indexes()
-        self.sagemaker.invocations.ensure_indexes()
-        self.pace.ensure_indexes()
-        self.quotas.ensure_indexes()
-        self.webhook_records.ensure_indexes()
-        self.deliveries.ensure_indexes()
+        migrations.prepare(self.database)
         self.store.ensure_bucket()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.collection import Collection
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.times import now
 
@@ -25,7 +26,7 @@ class FairShare:
 
     def ensure_indexes(self) -> None:
         """Forget users who have been away for a day."""
-        self._shares.create_index("used_at", expireAfterSeconds=86400)
+        ensure_index(self._shares, "used_at", expireAfterSeconds=86400)
 
     def next_turn(self, endpoint: str, user: str) -> int:
         """The turn of the user's next job at the endpoint."""

@@ -5,6 +5,7 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.collection import Collection
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.times import now
 
@@ -21,7 +22,7 @@ class Pace:
 
     def ensure_indexes(self) -> None:
         """Forget endpoints where nothing has been computed for thirty days."""
-        self._paces.create_index("at", expireAfterSeconds=30 * 86400)
+        ensure_index(self._paces, "at", expireAfterSeconds=30 * 86400)
 
     def took(self, endpoint: str, seconds: float) -> None:
         """A job at the endpoint has taken so long."""

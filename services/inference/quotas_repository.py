@@ -13,6 +13,7 @@ from pymongo import ASCENDING
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.times import now
 from services.inference.errors import TooManyImages, TooManyWaiting
@@ -38,8 +39,8 @@ class Quotas:
 
     def ensure_indexes(self) -> None:
         """Make the index of a user's day; days that are over are forgotten."""
-        self._spent.create_index([("user", ASCENDING), ("day", ASCENDING)])
-        self._spent.create_index("at", expireAfterSeconds=2 * 86400)
+        ensure_index(self._spent, [("user", ASCENDING), ("day", ASCENDING)])
+        ensure_index(self._spent, "at", expireAfterSeconds=2 * 86400)
 
     def start(self, job: Job, images: int, limits: Limits, queue: Callable[[ClientSession | None], T]) -> T:
         """What `queue` makes of the job, when a place in line and the day's images are left for its user.

@@ -7,6 +7,7 @@ from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.times import now
 from services.inference.states import Status
@@ -70,16 +71,17 @@ class JobRecords:
         """Make the indexes that the queries stand on."""
         for owner in ([], ["user"]):
             for name, fields in list_indexes(owner):
-                self._jobs.create_index(fields, name=name)
+                ensure_index(self._jobs, fields, name=name)
         for name, fields in WAITING_INDEXES.items():
-            self._jobs.create_index(fields, name=name, partialFilterExpression=WAITING)
-        self._jobs.create_index(
+            ensure_index(self._jobs, fields, name=name, partialFilterExpression=WAITING)
+        ensure_index(
+            self._jobs,
             [("status", ASCENDING), ("lease.expires_at", ASCENDING)],
             partialFilterExpression={"status": {"$in": [Status.RUNNING, Status.DELETED]}},
             name="leases",
         )
-        self._jobs.create_index(
-            "status", partialFilterExpression={"webhooks_due": True}, name="ends to announce"
+        ensure_index(
+            self._jobs, "status", partialFilterExpression={"webhooks_due": True}, name="ends to announce"
         )
 
     def _change(

@@ -7,6 +7,7 @@ from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
@@ -28,7 +29,7 @@ class WebhookRecords:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that the queries below stand on."""
-        self._webhooks.create_index([("user", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._webhooks, [("user", ASCENDING), *NEWEST_FIRST])
 
     def add(self, webhook: Webhook) -> Webhook:
         """Keep a new webhook; raises DuplicateKeyError when its id is taken."""
@@ -74,10 +75,10 @@ class DeliveryRecords:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that the queries below stand on; the log is forgotten after two weeks."""
-        self._deliveries.create_index("due_at", partialFilterExpression={"state": WAITING}, name="due")
-        self._deliveries.create_index([("webhook_id", ASCENDING), *NEWEST_FIRST])
-        self._deliveries.create_index([("job_id", ASCENDING), *NEWEST_FIRST])
-        self._deliveries.create_index("created_at", expireAfterSeconds=LOG_SECONDS)
+        ensure_index(self._deliveries, "due_at", partialFilterExpression={"state": WAITING}, name="due")
+        ensure_index(self._deliveries, [("webhook_id", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._deliveries, [("job_id", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._deliveries, "created_at", expireAfterSeconds=LOG_SECONDS)
 
     def add(self, delivery: Delivery) -> None:
         """Keep what is to be told; once for each event."""

@@ -7,7 +7,7 @@ from services.common.identity import KeySource
 from services.common.logs import set_up_logs
 from services.common.metrics_server import COLLECTORS
 from services.common.resource_service import make_resource_app
-from services.training import internal_routes, merge_routes, metrics, model_routes, routes
+from services.training import internal_routes, merge_routes, metrics, migrations, model_routes, routes
 from services.training.config import Config
 from services.training.tasks import ask_to_finish
 from services.training.wiring import EXTENSION, connect
@@ -19,8 +19,7 @@ def create_app(config: Config | None = None, users_keys: KeySource | None = None
         config = Config.from_env()
         set_up_logs("training", config.log_level)
     parts = connect(config, ask_to_finish)
-    parts.work.ensure_indexes()
-    parts.model_repository.ensure_indexes()
+    migrations.prepare(parts.database)
     parts.storage.objects.ensure_bucket()
     app = make_resource_app(
         "training",

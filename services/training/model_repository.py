@@ -5,6 +5,7 @@ from typing import Any
 
 from pymongo import DESCENDING
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.paging import after
 
@@ -20,7 +21,7 @@ class ModelRepository:
 
     def ensure_indexes(self) -> None:
         """Make the index of the list."""
-        self._models.create_index([("user", 1), *NEWEST_FIRST])
+        ensure_index(self._models, [("user", 1), *NEWEST_FIRST])
 
     def add(self, model: Model) -> Model:
         """Keep a new model; raises DuplicateKeyError when its id is taken."""

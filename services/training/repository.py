@@ -6,6 +6,7 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
@@ -28,9 +29,9 @@ class WorkRepository:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that the queries below stand on."""
-        self._work.create_index([("kind", ASCENDING), ("user", ASCENDING), *NEWEST_FIRST])
-        self._work.create_index([("status", ASCENDING), ("queued_at", ASCENDING)])
-        self._work.create_index("files.id")
+        ensure_index(self._work, [("kind", ASCENDING), ("user", ASCENDING), *NEWEST_FIRST])
+        ensure_index(self._work, [("status", ASCENDING), ("queued_at", ASCENDING)])
+        ensure_index(self._work, "files.id")
 
     # clients
 

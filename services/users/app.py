@@ -14,6 +14,7 @@ from services.common.mongo import Documents, open_database, ping
 from services.common.settings import read_settings
 from services.common.web import make_web_app
 from services.users import (
+    migrations,
     routes,
     routes_api_keys,
     routes_audit,
@@ -65,7 +66,7 @@ def create_app(config: Config | None = None) -> Flask:
         set_up_logs("users", config.log_level)
     database = open_database(config.mongo, "users")
     made = make_parts(config, database)
-    prepare(made)
+    prepare(made, database)
     app = make_web_app(
         "users",
         Authentication(made.ring, config.service_secret),
@@ -107,14 +108,12 @@ def make_parts(config: Config, database: Documents) -> Parts:
     )
 
 
-def prepare(made: Parts) -> None:
+def prepare(made: Parts, database: Documents) -> None:
     """Write what a deployment begins with; waits for a MongoDB that is still starting."""
     give_up_at = time.monotonic() + WAIT_FOR_MONGODB_SECONDS
     while True:
         try:
-            made.repository.prepare()
-            made.credentials.prepare()
-            made.audit_log.prepare()
+            migrations.prepare(database)
             made.ring.ensure()
             write_first_administrator(
                 made.config.first_start, made.repository, made.credentials, made.passwords

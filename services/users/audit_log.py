@@ -9,6 +9,7 @@ from pymongo import DESCENDING, IndexModel
 from pymongo.errors import PyMongoError
 
 from services.common.audit import Entry
+from services.common.indexes import ensure_indexes
 from services.common.mongo import Documents
 from services.common.paging import after
 
@@ -26,13 +27,14 @@ class AuditLog:
     def prepare(self) -> None:
         """Create the indexes."""
         newest_first = [("at", DESCENDING), ("_id", DESCENDING)]
-        self._entries.create_indexes(
+        ensure_indexes(
+            self._entries,
             [
                 IndexModel([("actor", 1), *newest_first]),
                 IndexModel([("names", 1), *newest_first]),
                 IndexModel(newest_first),
                 IndexModel("at", expireAfterSeconds=KEPT_SECONDS),
-            ]
+            ],
         )
 
     def add(self, entries: list[Entry]) -> None:

@@ -7,6 +7,7 @@ from pymongo import DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 from pymongo.write_concern import WriteConcern
 
+from services.common.indexes import ensure_index, ensure_indexes
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
@@ -28,19 +29,21 @@ class CredentialsRepository:
     def prepare(self) -> None:
         """Create the indexes."""
         ends = IndexModel("expires_at", expireAfterSeconds=0)
-        self._signing_keys.create_indexes(
-            [IndexModel("number", unique=True), IndexModel("retires_at", expireAfterSeconds=0)]
+        ensure_indexes(
+            self._signing_keys,
+            [IndexModel("number", unique=True), IndexModel("retires_at", expireAfterSeconds=0)],
         )
-        self._api_keys.create_indexes(
+        ensure_indexes(
+            self._api_keys,
             [
                 IndexModel("hash", unique=True),
                 IndexModel([("created", DESCENDING), ("_id", DESCENDING)]),
                 IndexModel([("username", 1), ("created", DESCENDING), ("_id", DESCENDING)]),
-            ]
+            ],
         )
-        self._sessions.create_indexes([IndexModel("username"), ends])
-        self._refresh_tokens.create_indexes([ends])
-        self._counters.create_index("ends", expireAfterSeconds=0)
+        ensure_indexes(self._sessions, [IndexModel("username"), ends])
+        ensure_indexes(self._refresh_tokens, [ends])
+        ensure_index(self._counters, "ends", expireAfterSeconds=0)
 
     # Signing keys
 

@@ -9,6 +9,7 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
 from services.common.identity import RESOURCES
+from services.common.indexes import ensure_indexes
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
@@ -44,8 +45,8 @@ class Repository:
             IndexModel([("_id", 1), ("created", DESCENDING)]),
             IndexModel("permissions"),
         ]
-        self._users.create_indexes([*common, IndexModel("roles")])
-        self._roles.create_indexes(common)
+        ensure_indexes(self._users, [*common, IndexModel("roles")])
+        ensure_indexes(self._roles, common)
         _insert_if_absent(self._guard, {"_id": GUARD, "changes": 0})
         _insert_if_absent(
             self._roles,

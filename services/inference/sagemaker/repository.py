@@ -9,6 +9,7 @@ from pymongo import ASCENDING
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.times import now
 from services.inference.states import Status
@@ -30,9 +31,10 @@ class Invocations:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that the queries below stand on."""
-        self._invocations.create_index([("look_at", ASCENDING)])
+        ensure_index(self._invocations, [("look_at", ASCENDING)])
         waiting = {"status": {"$in": [Status.QUEUED, Status.RUNNING]}}
-        self._jobs.create_index(
+        ensure_index(
+            self._jobs,
             [("backend", ASCENDING), ("status", ASCENDING), ("endpoint", ASCENDING)],
             partialFilterExpression=waiting,
             name="backends",
