@@ -61,10 +61,13 @@ class Records:
 
 def visible_to(viewer: Viewer) -> dict[str, Any]:
     """The query part for what the viewer may see."""
-    if viewer.see_all:
-        return {}
+    return {} if viewer.see_all else {"$or": ways_to_see(viewer)}
+
+
+def ways_to_see(viewer: Viewer) -> list[dict[str, Any]]:
+    """The query parts of which one must hold for somebody who does not see everything."""
     named = [viewer.username, *viewer.roles, "*"]
-    return {"$or": [{"creator": viewer.username}, {"allowed": {"$in": named}}]}
+    return [{"creator": viewer.username}, {"allowed": {"$in": named}}]
 
 
 def changeable_by(viewer: Viewer) -> dict[str, Any]:
