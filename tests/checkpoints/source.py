@@ -2,10 +2,18 @@
 
 import http.server
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.checkpoints.conftest import unique
 
@@ -15,8 +23,14 @@ class Source(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "http"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+            self.scheme = "https"
         self.files: dict[str, bytes] = {}
         self.behaviour: dict[str, Callable[[Any, bytes], None]] = {}
         self.ranges: dict[str, list[str | None]] = {}
@@ -33,7 +47,7 @@ class Source(http.server.ThreadingHTTPServer):
         self.files[path] = content
         if how:
             self.behaviour[path] = how
-        return f"http://{self.host}{path}?token=secret"
+        return f"{self.scheme}://{self.host}{path}?token=secret"
 
     def handle_error(self, *_: Any) -> None:
         """Broken connections are what these tests are about."""
@@ -80,9 +94,28 @@ def send(handler: Handler, content: bytes, most: int, etag: str = '"v1"') -> Non
 
 
 @contextmanager
-def running_source() -> Iterator[Source]:
-    """Run the server on a free port of the loopback address."""
-    with Source() as running:
+def running_source(certificate: Path | None = None) -> Iterator[Source]:
+    """Run the server on a free port of the loopback address; with a certificate over TLS."""
+    with Source(certificate) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
+
+
+def make_certificate(path: Path) -> Path:
+    """A key and a certificate for 127.0.0.1 that vouches for itself."""
+    key, moment = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sdfleet test")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(moment - timedelta(hours=1))
+        .not_valid_after(moment + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    return path

@@ -6,16 +6,17 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from werkzeug.test import TestResponse
 
-from services.checkpoints import fetching
+from services.checkpoints import fetching, sources
 from services.checkpoints.storage import CheckpointStorage
 from tests.checkpoints.conftest import Service, safetensors, unique
-from tests.checkpoints.source import Handler, Source, plain, running_source, send
+from tests.checkpoints.source import Handler, Source, make_certificate, plain, running_source, send
 
 MIB = 2**20
 
@@ -196,6 +197,16 @@ def _trickle(handler: Handler, content: bytes) -> None:
         time.sleep(0.05)
 
 
+def _silent(handler: Handler, _: bytes) -> None:
+    time.sleep(2)
+
+
+def _stalls(handler: Handler, content: bytes) -> None:
+    handler.start(200, Content_Length=len(content))
+    handler.wfile.write(content[:100])
+    time.sleep(2)
+
+
 def _lies(handler: Handler, content: bytes) -> None:
     handler.start(200, Content_Length=len(content) + 1000)
     handler.wfile.write(content)
@@ -237,6 +248,43 @@ def test_a_failed_import_says_why_and_leaves_nothing(
     importer: Service, source: Source, content: bytes, how: Any, reason: str
 ) -> None:
     assert_failed(importer, imported(importer, source.add(content, how=how)), reason)
+
+
+@pytest.mark.parametrize(
+    ("how", "received"), [(_silent, r"0 of unknown bytes$"), (_stalls, r"100 of \d+ bytes$")]
+)
+def test_a_source_that_hangs_is_given_up(
+    importer: Service, source: Source, monkeypatch: pytest.MonkeyPatch, how: Any, received: str
+) -> None:
+    monkeypatch.setattr(sources, "READ_SECONDS", 0.7)
+    checkpoint = imported(importer, source.add(safetensors(), how=how))
+    assert_failed(importer, checkpoint, rf"the connection broke 2 times \(ReadTimeout\w*\) after {received}")
+
+
+def test_a_file_comes_over_tls_from_a_server_with_a_good_certificate(
+    start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate = make_certificate(tmp_path / "server.pem")
+    with running_source(certificate) as source:
+        service = start_service(
+            CHECKPOINTS_IMPORT_ALLOW=source.host, CHECKPOINTS_IMPORT_TOKENS="127.0.0.1=a-token"
+        )
+        service.keep_to_itself()
+        content = safetensors(6 * MIB)
+        told = []
+
+        def telling(handler: Handler, content: bytes) -> None:
+            told.append(handler.headers.get("Authorization"))
+            plain(handler, content)
+
+        url = source.add(content, how=telling)
+        reason = r"the connection broke 2 times \(SSLError\)"
+        assert_failed(service, imported(service, url), reason)
+        monkeypatch.setattr("certifi.where", lambda: str(certificate))
+        monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificate))
+        checkpoint = imported(service, url)
+        assert (checkpoint["status"], stored(service, checkpoint)) == ("Active", content)
+        assert told == ["Bearer a-token"]
 
 
 def test_a_pickle_of_no_known_kind_is_refused_by_its_name(importer: Service, source: Source) -> None:
