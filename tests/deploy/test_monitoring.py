@@ -95,9 +95,7 @@ def test_the_provisioned_files_lead_to_the_dashboard() -> None:
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     used = {
-        target["datasource"]["uid"]
-        for panel in dashboard()["panels"]
-        for target in panel.get("targets", ())
+        target["datasource"]["uid"] for panel in dashboard()["panels"] for target in panel.get("targets", ())
     }
     assert used == {source["uid"]}
     assert yaml.safe_load((provisioning / "dashboards" / "sdfleet.yml").read_text())["providers"]
