@@ -40,6 +40,7 @@ def load_networks(path: Path, name: str, settings: Settings, device: Device) -> 
     elif device.is_cuda:
         precise = replace(device, dtype=DTYPES[settings.mixed_precision])
     pipeline, description = load_checkpoint(path, name, precise)
+    torch.manual_seed(settings.seed)  # a LoRA begins with random numbers
     return prepare(pipeline, description.family, settings, dict(description.header.metadata))
 
 

@@ -83,7 +83,9 @@ class Trainer:
         return sum(losses) / len(losses)
 
     def _loss(self, batch: Batch, number: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.settings.seed << 24) + number)
+        seed = (self.settings.seed << 24) + number
+        torch.manual_seed(seed)  # dropout is the same after a restart too
+        generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(batch.latents.shape, generator=generator)
         if self.settings.noise_offset:
             shape = (*batch.latents.shape[:2], 1, 1)
