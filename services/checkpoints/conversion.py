@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import IO
 
 from services.checkpoints.checkpoint import Checkpoint, File
-from services.checkpoints.filenames import final_name, is_pickle
+from services.checkpoints.filenames import SUFFIX, final_name, is_archive, is_pickle
 from services.checkpoints.inspection import read_description
 from services.checkpoints.safetensors_header import InvalidHeader
 from services.checkpoints.sandbox import TRY_YOURSELF, NotConvertible, run
 from services.checkpoints.storage import CheckpointStorage, key_of
+from services.checkpoints.unpacking import NotUnpackable, unpack
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +56,36 @@ class Conversion:
             for chunk in self._storage.stream(file.key, file.etag or ""):
                 source.write(chunk)
             source.flush()
-            run(file.name, size, source, target, self._converter)
+            if is_archive(file.name):
+                self._unpacked(file.name, size, source, target)
+            else:
+                run(file.name, size, source, target, self._converter)
             made = self._keep(checkpoint, file, target)
         log.info("file was converted", extra={"checkpoint_id": checkpoint.id, "bytes": made.size})
         return made
 
+    def _unpacked(self, name: str, size: int, source: IO[bytes], target: IO[bytes]) -> None:
+        """The weight file of an archive, converted when it is a pickle. Raises NotConvertible."""
+        source.seek(0)
+        with tempfile.TemporaryFile(dir=self._folder) as member:
+            try:
+                ending = unpack(source, size, member)
+            except NotUnpackable as reason:
+                raise NotConvertible(f"{name} cannot be unpacked: {reason}") from None
+            if ending != SUFFIX:
+                inner = f"{name}'s {ending} file"
+                run(inner, os.fstat(member.fileno()).st_size, member, target, self._converter)
+                return
+            member.seek(0)
+            shutil.copyfileobj(member, target, PART_BYTES)
+            target.flush()
+
     def _check_room(self, name: str, size: int) -> None:
         free = shutil.disk_usage(self._folder or tempfile.gettempdir()).free
-        if free < 2 * size + FREE_BYTES_KEPT:
+        needed = (3 if is_archive(name) else 2) * size
+        if free < needed + FREE_BYTES_KEPT:
             raise NotConvertible(
-                f"{name} cannot be converted to safetensors: that takes {2 * size / 1e9:.1f} GB of disk, "
+                f"{name} cannot be converted to safetensors: that takes {needed / 1e9:.1f} GB of disk, "
                 f"{free / 1e9:.1f} GB are free: {TRY_YOURSELF}"
             )
 

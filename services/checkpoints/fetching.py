@@ -3,7 +3,7 @@
 import hashlib
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import requests
@@ -34,7 +34,7 @@ class ImportLimits:
     """What a source may do."""
 
     allowed_hosts: tuple[str, ...]
-    tokens: dict[str, str]  # host -> bearer token
+    tokens: dict[str, str] = field(repr=False)  # host -> bearer token
     most_bytes: int
     least_rate: float  # bytes a second
     patience: float  # seconds over which the rate is looked at

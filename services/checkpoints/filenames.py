@@ -7,8 +7,10 @@ from pathlib import PurePosixPath
 from services.checkpoints.errors import UnusableFileName
 
 SUFFIX = ".safetensors"
-CONVERTIBLE = frozenset({".ckpt", ".pt", ".pth", ".bin"})  # pickles of tensors, as PyTorch writes them
-PICKLES = CONVERTIBLE | {".pkl", ".pickle", ".tar"}
+ARCHIVE = ".tar"  # of one weight file
+# Pickles of tensors, as PyTorch writes them.
+CONVERTIBLE = frozenset({".ckpt", ".pt", ".pth", ".bin", ARCHIVE})
+PICKLES = CONVERTIBLE | {".pkl", ".pickle"}
 LONGEST_NAME = 255  # bytes, what file systems take: workers keep the files under their names
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -52,6 +54,11 @@ def is_pickle(name: str) -> bool:
     """Whether the file of this name is converted before it can be used."""
     path = PurePosixPath(name)
     return path.suffix.lower() in CONVERTIBLE and path.stem != ""
+
+
+def is_archive(name: str) -> bool:
+    """Whether the file of this name is unpacked before it can be used."""
+    return name.lower().endswith(ARCHIVE)
 
 
 def final_name(name: str) -> str:

@@ -3,6 +3,7 @@
 import functools
 import logging
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 
 from services.checkpoints.checkpoint import DELETING, IMPORTING, File
@@ -15,7 +16,7 @@ from services.checkpoints.progress import Progress
 from services.checkpoints.repository import Repository
 from services.checkpoints.safetensors_header import InvalidHeader
 from services.checkpoints.sandbox import NotConvertible
-from services.checkpoints.sources import SourceRefused
+from services.checkpoints.sources import SourceRefused, host_of
 from services.checkpoints.storage import CheckpointStorage, folder
 from services.common.guard import RefusedAddress
 from services.common.times import now
@@ -46,27 +47,34 @@ class Imports:
         self._lease_seconds = lease_seconds
         self._limits = limits
 
-    def run(self, checkpoint_id: str) -> None:
+    def run(self, checkpoint_id: str, token: str | None = None) -> None:
         """Import the files and make the checkpoint Active, or say on it why not.
 
+        `token` is sent to the hosts that the URLs name, over https, and to no other.
         Failures of S3 and MongoDB are raised: the import goes on where it was when it is run again.
         """
         with exclusive(self._repository, checkpoint_id, self._lease_seconds, wait=False) as held:
             if held is None or held.checkpoint.stage != IMPORTING:
                 return
             try:
-                self._activate(held, self._fetch_all(held))
+                self._activate(held, self._fetch_all(held, self._limits_with(held, token)))
             except HOPELESS as reason:
                 self._give_up(held, str(reason))
             except Cancelled:
                 self._clear_if_deleted(held)
 
-    def _fetch_all(self, held: Held) -> list[File]:
+    def _limits_with(self, held: Held, token: str | None) -> ImportLimits:
+        if token is None:
+            return self._limits
+        hosts = {host_of(file.url or "") for file in held.checkpoint.files}
+        return replace(self._limits, tokens=self._limits.tokens | dict.fromkeys(hosts, token))
+
+    def _fetch_all(self, held: Held, limits: ImportLimits) -> list[File]:
         files = held.checkpoint.files
         progress = Progress(functools.partial(self._note, held), len(files))
         with ThreadPoolExecutor(min(len(files), FILES_AT_ONCE)) as pool:
             fetches = [
-                pool.submit(Fetch(self._repository, self._storage, self._limits, held, index, progress).run)
+                pool.submit(Fetch(self._repository, self._storage, limits, held, index, progress).run)
                 for index in range(len(files))
             ]
             try:

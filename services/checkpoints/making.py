@@ -16,6 +16,7 @@ from services.checkpoints.inspection import inspected
 from services.checkpoints.leases import Held, exclusive
 from services.checkpoints.presentation import shown, shown_with_urls
 from services.checkpoints.safetensors_header import InvalidHeader
+from services.checkpoints.sealing import seal
 from services.checkpoints.storage import folder, key_of
 from services.checkpoints.wiring import Parts
 from services.common.identity import USER_AUDIENCE, Caller
@@ -98,7 +99,11 @@ def give_up(parts: Parts, checkpoint_id: str, reason: str) -> None:
 
 
 def begin_for(parts: Parts, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint that a user uploads or imports as a model; `checkpoint` and `s3PresignUrl`."""
+    """A checkpoint that a user uploads or imports as a model; `checkpoint` and `s3PresignUrl`.
+
+    A repeat for the same model finds the first. A token goes on to the import, and into no record.
+    """
+    key = f"model {wanted['id']}" if wanted["id"] else None
     caller = Caller(USER_AUDIENCE, wanted["username"], tuple(wanted["roles"]))
     body = {
         "checkpoint_type": "Stable-diffusion",
@@ -106,11 +111,13 @@ def begin_for(parts: Parts, wanted: Mapping[str, Any]) -> dict[str, Any]:
         "allowed_roles_or_users": [],
     }
     if wanted["urls"]:
-        made = create_once(parts.repository, new_import(parts, caller, body | {"urls": wanted["urls"]}))
-        parts.background.fetch(made.id)
+        body["urls"] = wanted["urls"]
+        made = create_once(parts.repository, new_import(parts, caller, body, key))
+        secret = parts.config.internal.service_secret
+        parts.background.fetch(made.id, seal(wanted["token"], secret) if wanted["token"] else "")
         return {"checkpoint": shown(made, parts.storage), "s3PresignUrl": {}}
     files = body | {"filenames": wanted["filenames"]}
-    made = create_once(parts.repository, new_upload(parts, caller, files))
+    made = create_once(parts.repository, new_upload(parts, caller, files, key))
     return shown_with_urls(parts.uploads.begin(made.id), parts.storage, parts.uploads)
 
 

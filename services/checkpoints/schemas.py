@@ -273,8 +273,10 @@ class ForUser(Body):
 
 
 class ModelUpload(ForUser):
-    """A model: files to upload, or URLs to import."""
+    """A model: files to upload, or URLs to import; `id` is what a repeat finds."""
 
+    id = Text(load_default=None, allow_none=True, max_length=64)
+    token = Text(load_default=None, allow_none=True, max_length=4096)
     filenames = Items(Part(UploadFile), max_items=MOST_FILES, load_default=list)
     urls = Items(Text(min_length=1, max_length=8192), max_items=MOST_FILES, load_default=list)
     params = Part(Params, load_default=dict)

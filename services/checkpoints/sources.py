@@ -69,11 +69,15 @@ def open_source(
     raise SourceRefused(f"it redirects more than {MOST_REDIRECTS} times")
 
 
+def host_of(address: str) -> str:
+    """The host as tokens are kept for it."""
+    return (urlsplit(address).hostname or "").removeprefix("www.")
+
+
 def _headers(address: str, tokens: Mapping[str, str], start: int, etag: str | None) -> dict[str, str]:
     headers = {"Accept-Encoding": "identity", "User-Agent": "sdfleet"}
-    split = urlsplit(address)
-    token = tokens.get((split.hostname or "").removeprefix("www."))
-    if token and split.scheme == "https":
+    token = tokens.get(host_of(address))
+    if token and urlsplit(address).scheme == "https":
         headers["Authorization"] = f"Bearer {token}"
     if start:
         headers["Range"] = f"bytes={start}-"

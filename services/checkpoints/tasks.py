@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from services.checkpoints.checkpoint import IMPORTING, VERIFYING
 from services.checkpoints.config import Config
+from services.checkpoints.sealing import unseal
 from services.checkpoints.wiring import Background, Parts, connect
 from services.common.queues import PERIODIC, make_celery
 from services.common.times import now
@@ -30,10 +31,10 @@ def _parts() -> Parts:
     return connect(Config.from_env(), BACKGROUND)
 
 
-def _ask(task: "Task[Any, Any]", checkpoint_id: str, expires: float | None = None) -> None:
+def _ask(task: "Task[Any, Any]", checkpoint_id: str, *more: str, expires: float | None = None) -> None:
     """Send a task; a message that is lost is made good by the sweep."""
     try:
-        task.apply_async((checkpoint_id,), retry=False, expires=expires)
+        task.apply_async((checkpoint_id, *more), retry=False, expires=expires)
     except (RedisError, KombuError, OSError) as error:
         log.warning("a message was lost", extra={"task": task.name, "failure": type(error).__name__})
 
@@ -59,9 +60,11 @@ def move(checkpoint_id: str) -> None:
     retry_backoff=2,
     retry_backoff_max=60,
 )
-def fetch(checkpoint_id: str) -> None:
-    """Import the files from their URLs."""
-    _parts().imports.run(checkpoint_id)
+def fetch(checkpoint_id: str, sealed_token: str = "") -> None:
+    """Import the files from their URLs, with a token for their hosts if the user gave one."""
+    parts = _parts()
+    token = unseal(sealed_token, parts.config.internal.service_secret) if sealed_token else None
+    parts.imports.run(checkpoint_id, token)
 
 
 @app.task(name="checkpoints.abort_stalled_uploads", acks_late=True, soft_time_limit=600)
@@ -89,5 +92,5 @@ def go_on() -> None:
 BACKGROUND = Background(
     verify=functools.partial(_ask, verify),
     move=functools.partial(_ask, move),
-    fetch=functools.partial(_ask, fetch),
+    fetch=lambda checkpoint_id, sealed_token="": _ask(fetch, checkpoint_id, sealed_token),
 )

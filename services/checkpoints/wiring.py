@@ -40,11 +40,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Background:
-    """Asks the Celery worker for work on a checkpoint, by its id."""
+    """Asks the Celery worker for work on a checkpoint, by its id; a fetch may have a sealed token."""
 
     verify: Callable[[str], None]
     move: Callable[[str], None]
-    fetch: Callable[[str], None]
+    fetch: Callable[..., None]
 
 
 def connect(config: Config, background: Background) -> Parts:

@@ -41,15 +41,16 @@ def create_model(body: dict[str, Any]) -> dict[str, Any]:
     )
     (model,) = parts.models.with_states(viewer, [made])
     job = shown_model(model) | {"s3_base": model["s3_location"]}
-    urls = made.get("urls") or {}
+    urls = parts.models.urls_of(current_caller(), body, made)
     return {"job": job | {"s3PresignUrl": urls}, "s3PresignUrl": urls}
 
 
 def _complete(model_id: str, body: dict[str, Any]) -> dict[str, Any]:
     parts, caller = current_parts(), current_caller()
     model, viewer = parts.models.get(caller, model_id), Viewer.of(caller)
-    if body["multi_parts_tags"]:
-        parts.models.complete(viewer, model, body["multi_parts_tags"])
+    (shown,) = parts.models.with_states(viewer, [model])
+    if body["multi_parts_tags"] or shown["status"] == "Initial":
+        parts.models.complete(viewer, model, body["multi_parts_tags"] or {})
     (shown,) = parts.models.with_states(viewer, [model])
     return {
         "job": {

@@ -1,7 +1,8 @@
 """Models: what users upload or name to train on; each is a checkpoint under another name.
 
 sdfleet's trainer reads single files, so that a model is ready for training as soon as its checkpoint is
-Active: pickles are converted and every header is checked on the way there. No other conversion is needed.
+Active: archives are unpacked, pickles converted and every header checked on the way there, in the background
+of the checkpoints service. No other conversion is needed.
 """
 
 from collections.abc import Mapping
@@ -60,13 +61,20 @@ class Models:
             self._require(viewer, body["checkpoint_id"])
             model |= {"checkpoint_id": body["checkpoint_id"], "own_checkpoint": False}
         else:
-            begun = self._neighbours.begin_model(viewer, _source(body, wish))
+            begun = self._neighbours.begin_model(viewer, _source(body, wish) | {"id": model_id})
             model["checkpoint_id"] = begun["checkpoint"]["id"]
             urls = begun["s3PresignUrl"]
         if wish:
             params["create_model_params"] = {name: wish[name] for name in wish if name not in SECRETS}
         self._models.add(model | {"params": params})
         return model | {"params": params, "urls": urls}
+
+    def urls_of(self, caller: Caller, body: Mapping[str, Any], model: Model) -> dict[str, Any]:
+        """Where the files of a model are to be PUT, also for a repeat of its creation."""
+        if "urls" in model or not body.get("filenames"):
+            return dict(model.get("urls") or {})
+        wanted = _source(body, {}) | {"id": model["_id"]}
+        return dict(self._neighbours.begin_model(Viewer.of(caller), wanted)["s3PresignUrl"])
 
     def complete(self, viewer: Viewer, model: Model, tags: Mapping[str, Any]) -> None:
         """The parts are uploaded. Raises Refused with the checkpoints service's sentence."""
@@ -132,4 +140,7 @@ def _source(body: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, Any]:
             "new_model_url must be the address of one weight file "
             f"({HUB}OWNER/NAME/resolve/main/FILE.safetensors), folders of the hub are not read"
         )
-    return {"urls": [url], "params": params}
+    token = wish.get("new_model_token") or None
+    if token is not None and not isinstance(token, str):
+        raise BadRequest("params.create_model_params.new_model_token must be text")
+    return {"urls": [url], "params": params, "token": token}

@@ -1,6 +1,8 @@
 """Pickles: converted in a process of their own, or refused with a sentence; nothing is left of a failure."""
 
+import io
 import struct
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from services.checkpoints import conversion
 from services.checkpoints.sandbox import NotConvertible
-from tests.checkpoints.conftest import Service, Uploaded, pickled, unique
+from tests.checkpoints.conftest import Service, Uploaded, pickled, safetensors, unique
 from tests.checkpoints.source import Source, running_source
 
 EVIL = b"cposix\nsystem\n(X%s%stR0"  # calls os.system, and drops what it gives
@@ -201,3 +203,69 @@ def test_pickles_can_be_refused_altogether(start_service: Callable[..., Service]
     checkpoint_id = strict.call("POST", "/checkpoints", body).json["data"]["checkpoint"]["id"]
     strict.parts.imports.run(checkpoint_id)
     assert "a.pth is a .pth file" in shown(strict, checkpoint_id)["params"]["error"]
+
+
+def archive(*members: tuple[str, bytes], mode: str = "w") -> bytes:
+    """A tar archive of these files."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode=mode) as tar:
+        for name, content in members:
+            described = tarfile.TarInfo(name)
+            described.size = len(content)
+            tar.addfile(described, io.BytesIO(content))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_gives_its_one_weight_file(converter: Service, mode: str) -> None:
+    weights = safetensors(300)
+    content = archive(("readme.txt", b"x"), ("../../deep/m.safetensors", weights), mode=mode)
+    uploaded = upload(converter, content, ".tar")
+    converter.parts.uploads.verify(uploaded.id)
+    checkpoint = shown(converter, uploaded.id)
+    name = uploaded.name.replace(".tar", ".safetensors")
+    assert (checkpoint["status"], checkpoint["name"]) == ("Active", [name])
+    key = f"Lora/checkpoint/custom/{uploaded.id}/{name}"
+    assert converter.parts.storage.objects.read(key, 10**6) == weights
+
+
+def test_a_pickle_in_an_archive_is_converted(converter: Service) -> None:
+    uploaded = upload(converter, archive(("m.ckpt", pickled((1.5,), "emb_params"))), ".tar")
+    converter.parts.uploads.verify(uploaded.id)
+    assert shown(converter, uploaded.id)["status"] == "Active"
+
+
+def bomb() -> bytes:
+    """Zeros that grow a thousandfold."""
+    return archive(("m.safetensors", bytes(20_000_000)), mode="w:gz")
+
+
+def link() -> bytes:
+    """A link instead of a file."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        described = tarfile.TarInfo("m.safetensors")
+        described.type, described.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(described)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (archive(("a.txt", b"x")), "it has no weight files, one is needed"),
+        (archive(("a.ckpt", b"x"), ("b.safetensors", b"y")), "it has 2 weight files, one is needed"),
+        (bomb(), "its members have more than"),
+        (link(), "'m.safetensors' in it is no plain file"),
+        (archive(*[(f"{n}.txt", b"") for n in range(1001)]), "it has more than 1000 members"),
+        (archive(("m.safetensors", bytes(5000)))[:3000], "it is not a whole tar archive"),
+        (b"no archive", "it is not a whole tar archive"),
+    ],
+    ids=["none", "two", "bomb", "link", "many", "cut", "nonsense"],
+)
+def test_an_archive_that_cannot_be_used_says_why(converter: Service, content: bytes, sentence: str) -> None:
+    uploaded = upload(converter, content, ".tar")
+    converter.parts.uploads.verify(uploaded.id)
+    checkpoint = shown(converter, uploaded.id)
+    assert checkpoint["status"] == "Initial"
+    assert f"{uploaded.name} cannot be unpacked: {sentence}" in checkpoint["params"]["error"]

@@ -1,8 +1,13 @@
 """Checkpoints that the platform makes: a reserved name, an adopted file, and models of users."""
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from services.checkpoints.sealing import unseal
+from services.checkpoints.wiring import EXTENSION
 from tests.checkpoints.conftest import Service, put_parts, safetensors, unique
 
 
@@ -105,3 +110,24 @@ def test_an_import_of_a_private_address_is_refused(service: Service) -> None:
     refused = ask(service, "begin", urls=["ftp://example.org/x"], username="ann")
     assert refused["status"] == 400
     assert "only http and https" in refused["error"]
+
+
+def test_a_repeat_for_the_same_model_finds_the_first(service: Service) -> None:
+    wanted = {"id": "m1", "filenames": [{"filename": unique(), "parts_number": 1}], "username": "ann"}
+    first, again = ask(service, "begin", **wanted), ask(service, "begin", **wanted)
+    assert first["checkpoint"]["id"] == again["checkpoint"]["id"]
+    assert list(again["s3PresignUrl"]) == list(first["s3PresignUrl"])
+
+
+def test_a_token_is_sealed_on_its_way_to_the_import_and_kept_nowhere(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    background = replace(service.parts.background, fetch=lambda *words: asked.append(words))
+    monkeypatch.setitem(service.app.extensions, EXTENSION, replace(service.parts, background=background))
+    ask(service, "begin", urls=["https://example.org/x.safetensors"], username="ann", token="hf_secret")
+    ((_, sealed),) = asked
+    assert "hf_secret" not in sealed
+    assert unseal(sealed, service.keys.service_secret) == "hf_secret"
+    assert unseal(sealed, "another secret") is None
+    assert "hf_secret" not in str(list(service.parts.database["checkpoints"].find()))

@@ -1,6 +1,7 @@
 """The training service alone, on real MongoDB and S3; checkpoints and datasets are stood for."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ class Platform:
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
     adopt_error: str | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def dataset(self, name: str = "stars", **changes: Any) -> str:
         """A data set that can be trained on, but for the changes."""
@@ -69,7 +71,13 @@ class Platform:
         return {
             "models": [
                 {"type": kind, "name": name, "id": f"id-{name}", "key": f"k/{name}"}
-                | {"size": 5, "etag": "e", "sha256": None, "bucket": "b", "s3_location": "s"}
+                | {
+                    "size": self.sizes.get(name, 5),
+                    "etag": "e",
+                    "sha256": None,
+                    "bucket": "b",
+                    "s3_location": "s",
+                }
                 for kind, name in asked
                 if (kind, name) in self.files
             ],
@@ -117,6 +125,17 @@ class Service:
     keys: Keys
     platform: Platform
     others: Neighbours
+
+    @classmethod
+    def fresh(cls, app: Flask, keys: Keys, platform: Platform, others: Neighbours) -> "Service":
+        """The service without a training, model or object."""
+        others.calls.clear()
+        others.answers = dict(platform.answers())
+        made = cls(app, keys, platform, others)
+        for name in ("work", "models"):
+            made.parts.database[name].delete_many({})
+        made.parts.storage.objects.delete_under("train/")
+        return made
 
     @property
     def parts(self) -> Parts:
@@ -190,29 +209,29 @@ def running_neighbours() -> Iterator[Neighbours]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def application(
-    environment: Callable[..., dict[str, str]], keys: Keys, running_neighbours: Neighbours
-) -> Iterator[Flask]:
-    url = running_neighbours.url
-    app = create_app(
-        read_settings(Config, environment(CHECKPOINTS_URL=url, DATASETS_URL=url)), users_keys=keys
-    )
+@contextmanager
+def serve(app: Flask) -> Iterator[Flask]:
+    """The application, whose background work the tests do."""
     parts: Parts = app.extensions[EXTENSION]
-    parts.running._ask_to_finish = lambda _: None  # the tests do the background work
+    parts.running._ask_to_finish = lambda _: None
     parts.following._ask_to_finish = lambda _: None
     yield app
     parts.database.client.drop_database(parts.database.name)
     parts.database.client.close()
 
 
+@pytest.fixture(scope="session")
+def application(
+    environment: Callable[..., dict[str, str]], keys: Keys, running_neighbours: Neighbours
+) -> Iterator[Flask]:
+    url = running_neighbours.url
+    variables = environment(CHECKPOINTS_URL=url, DATASETS_URL=url)
+    with serve(create_app(read_settings(Config, variables), users_keys=keys)) as app:
+        yield app
+
+
 @pytest.fixture()
 def service(application: Flask, keys: Keys, running_neighbours: Neighbours) -> Service:
     platform = Platform()
     platform.dataset()
-    running_neighbours.calls.clear()
-    running_neighbours.answers = dict(platform.answers())
-    made = Service(application, keys, platform, running_neighbours)
-    for name in ("work", "models"):
-        made.parts.database[name].delete_many({})
-    return made
+    return Service.fresh(application, keys, platform, running_neighbours)

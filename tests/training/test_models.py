@@ -45,9 +45,27 @@ def test_a_token_for_the_hub_is_not_kept(service: Service) -> None:
     made = model(service, params={"create_model_params": wish})
     assert made["status"] == "Creating"
     assert "secret" not in str(list(service.parts.database["models"].find()))
+    (begun,) = [body for name, body in service.others.calls if name == "checkpoints/begin"]
+    assert (begun["urls"], begun["token"]) == (["https://example.org/m.safetensors"], "secret")
     folder = {"create_model_params": wish | {"new_model_url": "somebody/model"}}
     refused = service.message("POST", "/models", {"model_type": "x", "name": "y", "params": folder})
     assert refused.startswith("new_model_url must be the address of one weight file")
+
+
+def test_a_repeated_creation_finds_the_model_and_its_urls(service: Service) -> None:
+    body = {"model_type": "x", "name": "y", "filenames": [{"filename": "m.safetensors"}]}
+    answers = [service.call("POST", "/models", body, **{"Idempotency-Key": "k"}) for _ in range(2)]
+    first, again = (answer.json["data"] for answer in answers)
+    assert (first["job"]["id"], first["s3PresignUrl"]) == (again["job"]["id"], again["s3PresignUrl"])
+    wanted = {body["id"] for name, body in service.others.calls if name == "checkpoints/begin"}
+    assert wanted == {first["job"]["id"]}
+
+
+def test_a_completion_without_tags_is_told(service: Service) -> None:
+    made = model(service, filenames=[{"filename": "m.safetensors"}])
+    assert service.message("PUT", f"/models/{made['id']}", {"status": "Creating"}) == (
+        "multi parts tags is empty"
+    )
 
 
 def test_what_fails_is_said_and_a_deleted_model_takes_its_file_along(service: Service) -> None:
