@@ -82,13 +82,17 @@ class ServiceClient:
             for e in answer["endpoints"]
         ]
 
-    def claim(self, endpoints: Sequence[str], warm: Sequence[str], room: int) -> list[Job]:
-        """Takes up to `room` waiting jobs of `endpoints`; `warm` are the ids of the checkpoints in memory."""
+    def claim(self, endpoints: Sequence[str], warm: Sequence[str], room: int, pixels: int) -> list[Job]:
+        """Takes up to `room` waiting jobs of `endpoints`, none after `pixels` of pictures are reached.
+
+        `warm` are the ids of the checkpoints in memory.
+        """
         body = {
             "worker_id": self._config.worker_id,
             "endpoints": list(endpoints),
             "warm": list(warm),
             "room": room,
+            "pixels": pixels,
         }
         answer = self._post(f"{self._config.inference_url}/internal/claim", body)
         return [Job.from_json(document) for document in answer["jobs"]]

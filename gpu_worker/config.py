@@ -27,6 +27,10 @@ class EngineConfig:
     grace_seconds: float
     log_level: str
     metrics_listen: str
+    batch_jobs: int
+    batch_pixels: int | None
+    precision: str
+    compiled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,10 @@ def _engine(environment: Mapping[str, str]) -> dict[str, Any]:
         "grace_seconds": _number(environment, "WORKER_GRACE_SECONDS", 20, minimum=0),
         "log_level": (environment.get("LOG_LEVEL") or "INFO").upper(),
         "metrics_listen": environment.get("METRICS_LISTEN", ""),
+        "batch_jobs": int(_number(environment, "WORKER_BATCH_JOBS", 8, minimum=1)),
+        "batch_pixels": int(_number(environment, "WORKER_BATCH_PIXELS", 0, minimum=0)) or None,
+        "precision": _choice(environment, "WORKER_PRECISION", ("auto", "fp16", "bf16", "fp32")),
+        "compiled": _choice(environment, "WORKER_COMPILE", ("no", "yes")) == "yes",
     }
 
 
@@ -131,6 +139,14 @@ def _secret(environment: Mapping[str, str]) -> str:
     value = _required(environment, "WORKER_SECRET")
     if len(value) < SECRET_LENGTH:
         raise ConfigError(f"WORKER_SECRET must have at least {SECRET_LENGTH} characters, it has {len(value)}")
+    return value
+
+
+def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    """One of the allowed words, the first when nothing is said."""
+    value = (environment.get(name) or allowed[0]).lower()
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return value
 
 

@@ -1,23 +1,35 @@
 """Chooses where and in what precision this worker computes."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from gpu_worker.config import ConfigError
+
 CPU_SHARE_FOR_MODELS = 0.4
 GPU_SHARE_FOR_MODELS = 0.6
+# A CPU gains from batches only while pictures are small: sixteen of 64x64, one from 256x256 on.
+CPU_BATCH_PIXELS = 16 * 64 * 64
+# A picture of a megapixel takes SDXL one to two gigabytes beside its weights.
+GPU_BYTES_FOR_A_PIXEL = 3000
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A compute device: `dtype` of UNet and text encoders, `vae_dtype`, `memory_bytes` in all."""
+    """A compute device: `dtype` of UNet and text encoders, `vae_dtype`, `memory_bytes` in all.
+
+    `batch_pixels` is how many pixels of pictures are made at once; `is_compiled` asks for ``torch.compile``.
+    """
 
     torch_device: torch.device
     name: str
     dtype: torch.dtype
     vae_dtype: torch.dtype
     memory_bytes: int
+    batch_pixels: int = CPU_BATCH_PIXELS
+    is_compiled: bool = False
 
     @property
     def kind(self) -> str:
@@ -40,11 +52,20 @@ class Device:
         return int(self.memory_bytes * (GPU_SHARE_FOR_MODELS if self.is_cuda else CPU_SHARE_FOR_MODELS))
 
 
-def choose_device() -> Device:
-    """CUDA in fp16 when there is a GPU, else the CPU in fp32.
+def choose_device(precision: str = "auto", batch_pixels: int | None = None, compiled: bool = False) -> Device:
+    """CUDA in fp16 when there is a GPU, else the CPU in fp32; `precision` names another.
 
-    The VAE stays in fp32 on a GPU, because SDXL's overflows in fp16 and decoding is a small part of a job.
+    The VAE stays in fp32, because SDXL's overflows in fp16 and decoding is a small part of a job.
     """
+    device = _found()
+    dtype = PRECISIONS.get(precision, device.dtype)
+    if device.is_cuda and dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported(False):
+        raise ConfigError(f"WORKER_PRECISION is bf16, which {device.name} does not compute: use fp16")
+    pixels = batch_pixels or device.batch_pixels
+    return replace(device, dtype=dtype, batch_pixels=pixels, is_compiled=compiled)
+
+
+def _found() -> Device:
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         return Device(
@@ -53,6 +74,7 @@ def choose_device() -> Device:
             dtype=torch.float16,
             vae_dtype=torch.float32,
             memory_bytes=properties.total_memory,
+            batch_pixels=properties.total_memory // GPU_BYTES_FOR_A_PIXEL,
         )
     _leave_a_core()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

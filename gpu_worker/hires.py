@@ -45,10 +45,7 @@ class TwoPasses:
             clean = self._enlarged(checkpoint, vae, small)
             if self.hires.strength == 0:
                 return decode(checkpoint, vae, clean)
-            again = [
-                replace(one, prompt=self.hires.prompt, negative_prompt=self.hires.negative_prompt)
-                for one in some
-            ]
+            again = [self._later(one) for one in some]
 
             def begin(canvas: Canvas) -> Start:
                 hooks = Hooks(extra_channels=blank_channels(canvas))
@@ -69,6 +66,11 @@ class TwoPasses:
             width=hires.size[0],
             height=hires.size[1],
         )
+
+    def _later(self, one: ImageRequest) -> ImageRequest:
+        """The picture with the words of the second pass."""
+        words, negative = self.hires.prompt, self.hires.negative_prompt
+        return replace(one, prompt=words or one.prompt, negative_prompt=negative or one.negative_prompt)
 
     def _enlarged(self, checkpoint: LoadedCheckpoint, vae: Vae, small: torch.Tensor) -> torch.Tensor:
         """``sample_hr_pass`` in modules/processing.py of the WebUI, up to the second sampling."""

@@ -1,7 +1,8 @@
 """What a request says of hires fix: sizes, upscaler, and what is different in the second pass, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any
 
 from gpu_worker.errors import RequestFault
@@ -32,7 +33,10 @@ KNOWN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Hires:
-    """A checked wish for a second pass; `enlarged` is the size before `size` is cut out of its middle."""
+    """A checked wish for a second pass; `enlarged` is the size before `size` is cut out of its middle.
+
+    Prompts are empty where they are those of the first pass.
+    """
 
     size: tuple[int, int]
     enlarged: tuple[int, int]
@@ -49,6 +53,11 @@ class Hires:
     def is_latent(self) -> bool:
         """Whether latents are enlarged, and not pictures."""
         return self.upscaler in LATENT_MODES
+
+    @property
+    def key(self) -> Hashable:
+        """Jobs with equal keys want the same second pass."""
+        return tuple(getattr(self, one.name) for one in fields_of(self) if one.name != "fields")
 
 
 def with_first_phase(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -101,8 +110,8 @@ def parse_hires(document: Mapping[str, Any], base: Any) -> Hires | None:
         strength=strength,
         sampling=sampling,
         cfg_scale=cfg_scale or base.cfg_scale,
-        prompt=prompt or base.prompt,
-        negative_prompt=negative or base.negative_prompt,
+        prompt=prompt if prompt != base.prompt else "",
+        negative_prompt=negative if negative != base.negative_prompt else "",
         fields=fields,
     )
 

@@ -34,7 +34,7 @@ class InvocationRunner:
     """The engine as SageMaker's front uses it; `run` belongs to one thread."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self.device = choose_device()
+        self.device = choose_device(config.precision, config.batch_pixels, config.compiled)
         self._session = make_session()
         self._files = FileCache(config.cache_dir, config.disk_cache_bytes, self._session)
         self._memory = ModelMemory(self.device, config.memory_cache_bytes)

@@ -1,4 +1,4 @@
-"""The worker's loop: claim a job, run it under its lease, hand its result to the publisher."""
+"""The worker's loop: claim jobs, run them under their leases, hand their results to the publisher."""
 
 import logging
 import threading
@@ -10,6 +10,7 @@ import requests
 
 from gpu_worker import metrics, tracing
 from gpu_worker.client import ServiceClient
+from gpu_worker.computing import Computing, ids_of
 from gpu_worker.errors import (
     AttemptLost,
     Dropped,
@@ -23,17 +24,15 @@ from gpu_worker.errors import (
 from gpu_worker.files import FileCache
 from gpu_worker.jobs import Endpoint, Job
 from gpu_worker.lease import Lease
-from gpu_worker.logs import log_ids
-from gpu_worker.parameter_file import read_parameters
-from gpu_worker.parameters import parse_document
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.publisher import Publisher, fail_quietly
-from gpu_worker.results import Uploader, result_files
-from gpu_worker.tasks import Task, TaskContext, TaskResult, find_task
+from gpu_worker.results import Uploader
+from gpu_worker.tasks import Task, TaskResult
+from gpu_worker.together import Outcome
 
 log = logging.getLogger(__name__)
 
-ROOM = 1
+UNEXPECTED = "the worker met an unexpected error; its log has the details"
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 8.0
 
@@ -54,16 +53,16 @@ class Loop:
         *,
         grace_seconds: float,
         claim_seconds: float,
+        room: int = 1,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
-        self._files = files
         self._memory = memory
-        self._tasks = tasks
-        self._session = session
         self._grace_seconds = grace_seconds
         self._claim_seconds = claim_seconds
+        self._room = room
         self._on_change = on_change
+        self._computing = Computing(files, memory, tasks, session)
         self._publisher = Publisher(client, Uploader(session), self._forget)
         self._wake = threading.Event()
         self._stop_at: float | None = None
@@ -121,70 +120,79 @@ class Loop:
         try:
             while self._stop_at is None:
                 self._wake.clear()
-                job = self._claim()
-                if job is not None:
-                    self._work(job)
+                jobs = self._claim()
+                if jobs:
+                    self._work(jobs)
                 else:
                     self._wake.wait(self._pause or self._claim_seconds)
         finally:
             self._finish()
 
-    def _claim(self) -> Job | None:
+    def _claim(self) -> list[Job]:
+        """The next job in line and others that the service holds to be computable with it."""
         if not self._endpoints:
-            return None
+            return []
         try:
-            jobs = self._client.claim(self._endpoints, self._memory.warm_ids, ROOM)
+            pixels = self._memory.device.batch_pixels
+            jobs = self._client.claim(self._endpoints, self._memory.warm_ids, self._room, pixels)
         except (ServiceUnreachable, ServiceRefused) as error:
             log.warning("nothing could be claimed", extra={"reason": str(error)})
             self._pause_longer()
-            return None
+            return []
         except Exception:
             log.exception("the answer to a claim was not understood")
             self._pause_longer()
-            return None
+            return []
         self._pause = 0.0
-        return jobs[0] if jobs else None
+        return jobs
 
     def _pause_longer(self) -> None:
         self._pause = min(max(self._pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
-    def _work(self, job: Job) -> None:
-        lease = Lease(self._client, job, self._must_release)
-        self._leases[job.id] = lease
+    def _work(self, jobs: list[Job]) -> None:
+        """Runs jobs to their ends, each under a lease of its own from the beginning."""
+        leases = [Lease(self._client, job, self._must_release) for job in jobs]
+        waiting = {lease.job.id: lease for lease in leases}
+        self._leases |= waiting
         self._on_change()
-        with log_ids(job_id=job.id, request_id=job.request_id):
-            log.info("job claimed", extra={"attempt": job.attempt, "endpoint": job.endpoint})
-            is_published = False
-            try:
-                parameters, result = self._compute(job, lease)
-                self._publisher.publish(lease, parameters, result)
-                is_published = True
-            except Dropped as reason:
-                self._drop(lease, reason)
-            except JobFault as fault:
-                self._fail(lease, fault)
-            except Exception:
-                log.exception("job failed unexpectedly")
-                self._fail(lease, Passing("the worker met an unexpected error; its log has the details"))
-            finally:
-                if not is_published:
-                    lease.close()
-                    self._forget(lease)
+        passing = False
+        try:
+            for lease, parameters, outcome in self._computing.outcomes(leases):
+                with ids_of(lease):
+                    del waiting[lease.job.id]
+                    passing |= self._end(lease, parameters, outcome)
+        except MachineFault as fault:
+            for lease in waiting.values():
+                with ids_of(lease):
+                    self._fail(lease, fault)
+                    self._let_go(lease)
+            raise
+        except Exception:
+            log.exception("jobs failed unexpectedly", extra={"jobs": list(waiting)})
+            passing = True
+            for lease in waiting.values():
+                self._end(lease, {}, Passing(UNEXPECTED))
+        if passing:
+            # The job waits again at once: leave it to another worker, or until the trouble is over.
+            self._pause_longer()
+            self._wake.wait(self._pause)
 
-    def _compute(self, job: Job, lease: Lease) -> tuple[dict[str, Any], TaskResult]:
-        task = find_task(job.task_type, self._tasks)
-        parameters = parse_document(read_parameters(self._session, job.parameters_url))
-        lease.mark("parameters_at")
-        context = TaskContext(
-            job=job,
-            parameters=parameters,
-            memory=self._memory,
-            open_file=lambda model: self._files.open(model, lease.check),
-            progress=_Progress(lease),
-        )
-        result = task(context)
-        lease.mark("decoded_at")
-        return parameters, result
+    def _end(self, lease: Lease, parameters: Mapping[str, Any], outcome: Outcome) -> bool:
+        """Publishes a result or says why there is none; whether the job may be tried again."""
+        if isinstance(outcome, TaskResult):
+            lease.mark("decoded_at")
+            self._publisher.publish(lease, parameters, outcome)
+            return False
+        if isinstance(outcome, Dropped):
+            self._drop(lease, outcome)
+        elif isinstance(outcome, JobFault):
+            self._fail(lease, outcome)
+        else:
+            log.error("job failed unexpectedly", exc_info=outcome)
+            outcome = Passing(UNEXPECTED)
+            self._fail(lease, outcome)
+        self._let_go(lease)
+        return isinstance(outcome, Passing)
 
     def _drop(self, lease: Lease, reason: Dropped) -> None:
         log.info("job dropped", extra={"reason": type(reason).__name__})
@@ -199,12 +207,10 @@ class Loop:
         log.warning("job failed", extra={"kind": fault.kind, "reason": str(fault)})
         _count(lease, fault.kind)
         fail_quietly(self._client, lease, fault.kind, str(fault))
-        if isinstance(fault, MachineFault):
-            raise fault
-        if isinstance(fault, Passing):
-            # The job waits again at once: leave it to another worker, or until the trouble is over.
-            self._pause_longer()
-            self._wake.wait(self._pause)
+
+    def _let_go(self, lease: Lease) -> None:
+        lease.close()
+        self._forget(lease)
 
     def _forget(self, lease: Lease) -> None:
         self._leases.pop(lease.job.id, None)
@@ -215,6 +221,7 @@ class Loop:
 
     def _finish(self) -> None:
         """Lets the last result out; what does not make it in the grace time is given back."""
+        self._computing.close()
         rest = (self._stop_at or time.monotonic()) - time.monotonic()
         if self._publisher.wait(max(rest, 1.0)):
             return
@@ -226,17 +233,3 @@ def _count(lease: Lease, outcome: str) -> None:
     lease.mark("ended_at")
     metrics.ended(lease.job.task_type, outcome)
     tracing.record_attempt(lease.job, lease.timings, outcome)
-
-
-class _Progress:
-    """A lease as tasks see it: once the number of pictures is known, upload URLs can be prepared."""
-
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-        self.step = lease.step
-        self.check = lease.check
-
-    def start(self, images: int, steps: int) -> None:
-        """Announces the pictures to the service and to the upload."""
-        self._lease.prepare_uploads(result_files(self._lease.job, images))
-        self._lease.start(images, steps)

@@ -1,18 +1,19 @@
 """What differs between ways to make the pictures of a request: from text, in two passes, from pictures."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Any, Protocol
 
 from PIL import Image
 
 from gpu_worker import inpainting
-from gpu_worker.faces import first_restorer
+from gpu_worker.faces import FACE_TYPE, first_restorer
 from gpu_worker.generation import OnStep, generate
 from gpu_worker.hires import TwoPasses
 from gpu_worker.hires_parameters import parse_hires
 from gpu_worker.image_parameters import parse_image_to_image
-from gpu_worker.image_to_image import FromPictures
+from gpu_worker.image_to_image import FromPictures, Source
 from gpu_worker.infotext import exact
 from gpu_worker.limits import flag
 from gpu_worker.loading import Vae
@@ -22,7 +23,7 @@ from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.starts import Wrap, first_step, from_text, keep
 from gpu_worker.tasks import TaskContext
 from gpu_worker.tiling import circular
-from gpu_worker.upscaling import find_upscaler
+from gpu_worker.upscaling import UPSCALER_TYPE, find_upscaler
 
 
 class Make(Protocol):
@@ -41,13 +42,28 @@ class Make(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """A way to make pictures: the `steps` that each takes, and what it adds to infotexts and ``info``."""
+    """A way to make pictures: the `steps` that each takes, and what it adds to infotexts and ``info``.
+
+    `key` names everything that `make` does by itself beside what checkpoint, requests and plan say: pictures
+    of jobs with equal keys may be made by one call of either `make`. None: never with those of another job.
+    `sources` are what pictures are made from, in turn; `size` is the final one where it is not the plan's.
+    """
 
     make: Make
     steps: int
+    key: Hashable | None = None
+    sources: Sequence[Any] = ()
+    size: tuple[int, int] | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
     comments: tuple[str, ...] = ()
+
+    def placed(self, batch: Sequence[ImageRequest]) -> list[ImageRequest]:
+        """A batch whose pictures know their sources."""
+        if not self.sources:
+            return list(batch)
+        sources = cycle(self.sources)
+        return [replace(request, source=next(sources)) for request in batch]
 
 
 def from_words(context: TaskContext, request: TextToImage) -> Making:
@@ -55,13 +71,16 @@ def from_words(context: TaskContext, request: TextToImage) -> Making:
     wrap = keep
     hires = parse_hires(context.parameters, request)
     if hires is None:
-        making = Making(_one_pass(wrap), request.steps)
+        making = Making(_one_pass(wrap), request.steps, "words" if wrap is keep else None)
     else:
         upscaler = None if hires.is_latent else find_upscaler(context, "hr_upscaler", hires.upscaler)
         passes = TwoPasses(hires, upscaler, wrap, context.progress.check)
         second = hires.steps if hires.strength > 0 else 0
         info = {"denoising_strength": hires.strength}
-        making = Making(passes.make, request.steps + second, hires.fields, info)
+        key = ("hires", hires.key, *_versions(context, UPSCALER_TYPE)) if wrap is keep else None
+        making = Making(
+            passes.make, request.steps + second, key, size=hires.size, fields=hires.fields, info=info
+        )
     return _finished(context, making)
 
 
@@ -77,8 +96,17 @@ def from_pictures(context: TaskContext, request: TextToImage) -> Making:
         "Noise multiplier": exact(multiplier) if multiplier != 1 else None,
     }
     info = {"denoising_strength": asked.denoising_strength}
-    make = FromPictures(asked, prepared, start, keep).make
-    return _finished(context, Making(make, request.steps - start, fields, info, asked.comments))
+    wrap = keep
+    making = Making(
+        FromPictures(start, multiplier, wrap).make,
+        request.steps - start,
+        key=("pictures", start, multiplier) if wrap is keep else None,
+        sources=[Source(prepared, place, asked.mask) for place in range(len(prepared.pictures))],
+        fields=fields,
+        info=info,
+        comments=asked.comments,
+    )
+    return _finished(context, making)
 
 
 def _one_pass(wrap: Wrap) -> Make:
@@ -112,13 +140,21 @@ def _finished(context: TaskContext, making: Making) -> Making:
             pictures = making.make(checkpoint, vae, requests, plan, on_step)
         return [restore(picture) for picture in pictures] if restore else pictures
 
+    key = None
+    if making.key is not None:
+        key = (making.key, is_tiled, restore and (restore.kind, *_versions(context, FACE_TYPE)))
     fields = {
         **making.fields,
         "Tiling": "True" if is_tiled else None,
         "Face restoration": restore.kind if restore else None,
     }
     info = {**making.info, "restore_faces": restore is not None}
-    return Making(make, making.steps, fields, info, making.comments)
+    return replace(making, make=make, key=key, fields=fields, info=info)
+
+
+def _versions(context: TaskContext, model_type: str) -> tuple[str, ...]:
+    """What tells the job's files of a type apart from another job's."""
+    return tuple(file.version for file in context.job.of_type(model_type))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,22 @@
 """What is wanted: the pictures of a batch, and the plan that all of them share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gpu_worker.samplers import Sampling
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """One picture: its texts and the seed of its own noise, so that it does not depend on its neighbours."""
+    """One picture: its texts and the seed of its own noise, so that it does not depend on its neighbours.
+
+    `source` is what a task makes it from, if that is not noise alone.
+    """
 
     prompt: str
     negative_prompt: str
     seed: int
+    source: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

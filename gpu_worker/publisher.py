@@ -1,8 +1,9 @@
-"""Stores and completes one finished job in the background while the loop computes the next."""
+"""Stores and completes finished jobs in the background while the loop computes the next."""
 
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -16,30 +17,40 @@ from gpu_worker.tasks import TaskResult
 
 log = logging.getLogger(__name__)
 
+JOBS_AT_ONCE = 4
+MOST_PENDING = 16
+MOST_PIXELS = 64 * 1024 * 1024
+
 
 class Publisher:
-    """At most one job is being published; who brings a second one waits, its lease renewed as ever."""
+    """Publishes a few jobs side by side; who brings more than fit waits, its lease renewed as ever.
+
+    What fits is bounded by the pixels of the pictures that wait, so that memory is.
+    """
 
     def __init__(self, client: ServiceClient, uploader: Uploader, done: Callable[[Lease], None]) -> None:
         self._client = client
         self._uploader = uploader
         self._done = done
-        self._thread: threading.Thread | None = None
+        self._pool = ThreadPoolExecutor(JOBS_AT_ONCE, thread_name_prefix="publisher")
+        self._changed = threading.Condition()
+        self._pending: dict[Lease, int] = {}
 
     def publish(self, lease: Lease, parameters: Mapping[str, Any], result: TaskResult) -> None:
         """Takes over a job whose pictures are made, with its lease."""
-        self.wait()
-        self._thread = threading.Thread(
-            target=self._publish, args=(lease, parameters, result), name="publisher", daemon=True
-        )
-        self._thread.start()
+        size = sum(picture.image.width * picture.image.height for picture in result.pictures)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pending or self._fits(size))
+            self._pending[lease] = size
+        self._pool.submit(self._publish, lease, parameters, result)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until nothing is being published; False when the time is over first."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-            return not self._thread.is_alive()
-        return True
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._pending, timeout)
+
+    def _fits(self, size: int) -> bool:
+        return len(self._pending) < MOST_PENDING and sum(self._pending.values()) + size <= MOST_PIXELS
 
     def _publish(self, lease: Lease, parameters: Mapping[str, Any], result: TaskResult) -> None:
         with log_ids(job_id=lease.job.id, request_id=lease.job.request_id):
@@ -59,6 +70,9 @@ class Publisher:
             finally:
                 lease.close()
                 self._done(lease)
+                with self._changed:
+                    del self._pending[lease]
+                    self._changed.notify_all()
 
     def _store(self, lease: Lease, parameters: Mapping[str, Any], result: TaskResult) -> None:
         job, names = lease.job, image_names(len(result.pictures))

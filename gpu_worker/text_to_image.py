@@ -10,7 +10,6 @@ from typing import Any
 from PIL import Image
 
 from gpu_worker import VERSION, infotext
-from gpu_worker.denoising import Step
 from gpu_worker.errors import RequestFault
 from gpu_worker.hires_parameters import with_first_phase
 from gpu_worker.infotext_request import with_infotext
@@ -20,55 +19,55 @@ from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_imag
 from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.prompts import prompt_warnings, refuse_networks
-from gpu_worker.tasks import Picture, Progress, TaskContext, TaskResult
+from gpu_worker.tasks import Picture, TaskContext, TaskResult
+from gpu_worker.together import PictureJob, make_together
 
 CHECKPOINT_TYPE = "Stable-diffusion"
 VAE_TYPE = "VAE"
 
 
-def run(context: TaskContext) -> TaskResult:
-    """Makes the pictures of a txt2img job; raises `RequestFault`, `Passing`, `MachineFault` or `Dropped`."""
-    return make_pictures(context, from_words)
+class PictureTask:
+    """A task that makes pictures, of one job or of several at once; `choose_making` is its own part."""
+
+    def __init__(self, choose_making: Callable[[TaskContext, TextToImage], Making]) -> None:
+        self._choose_making = choose_making
+
+    def __call__(self, context: TaskContext) -> TaskResult:
+        """Makes one job's pictures; raises `RequestFault`, `Passing`, `MachineFault` or `Dropped`."""
+        most_pixels = context.memory.device.batch_pixels
+        ((_, outcome),) = make_together([self.prepare(context)], most_pixels)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def prepare(self, context: TaskContext) -> PictureJob:
+        """Refuses everything that can be refused before a checkpoint is loaded: raises `RequestFault`."""
+        context = replace(context, parameters=with_first_phase(with_infotext(context.parameters)))
+        request = parse_text_to_image(context.parameters, context.job.seed, context.job.task_type)
+        making = self._choose_making(context, request)
+        refuse_networks(request.prompt, request.negative_prompt)
+        return PictureJob(
+            context=context,
+            checkpoint=choose_checkpoint(context.job, request.checkpoint),
+            vae=choose_vae(context.job, request.vae),
+            plan=plan_of(request),
+            making=making,
+            batches=[making.placed(batch) for batch in _batches(request)],
+            describe=partial(_described, request, making),
+        )
 
 
-def run_from_pictures(context: TaskContext) -> TaskResult:
-    """Makes the pictures of an img2img job; raises what `run` raises."""
-    return make_pictures(context, from_pictures)
-
-
-def make_pictures(
-    context: TaskContext, choose_making: Callable[[TaskContext, TextToImage], Making]
+def _described(
+    request: TextToImage,
+    making: Making,
+    checkpoint: LoadedCheckpoint,
+    vae: LoadedVae | None,
+    images: Sequence[Image.Image],
 ) -> TaskResult:
-    """The way of both tasks from a request body to pictures with infotext."""
-    # 1. Everything that can be refused is refused before a checkpoint is loaded.
-    context = replace(context, parameters=with_first_phase(with_infotext(context.parameters)))
-    request = parse_text_to_image(context.parameters, context.job.seed, context.job.task_type)
-    making = choose_making(context, request)
-    refuse_networks(request.prompt, request.negative_prompt)
-    checkpoint_file = choose_checkpoint(context.job, request.checkpoint)
-    vae_file = choose_vae(context.job, request.vae)
-
-    # 2. Models.
-    checkpoint = context.memory.checkpoint(checkpoint_file, context.open_file)
-    vae = context.memory.vae(vae_file, checkpoint.family, context.open_file) if vae_file else None
-
-    # 3. Pictures, one batch after the other.
-    images: list[Image.Image] = []
-    model = vae.model if vae else checkpoint.pipeline.vae
-    context.progress.start(request.image_count, making.steps)
-    for requests in _batches(request):
-        context.progress.check()
-        on_step = partial(_report, context.progress, finished=len(images), batch=len(requests))
-        images += making.make(checkpoint, model, requests, plan_of(request), on_step)
-
-    # 4. What the pictures say about themselves.
+    """The pictures with what they say about themselves."""
     texts = [_infotext(request, seed, checkpoint, vae, making.fields) for seed in request.seeds]
     pictures = [Picture(image, text) for image, text in zip(images, texts, strict=True)]
     return TaskResult(pictures, _info(request, checkpoint, vae, texts, making))
-
-
-def _report(progress: Progress, step: Step, finished: int, batch: int) -> None:
-    progress.step(step.done, finished=finished, batch=batch)
 
 
 def plan_of(request: TextToImage) -> Plan:
@@ -192,3 +191,7 @@ def _info(
         "comments": [*prompt_warnings(request.prompt, request.negative_prompt), *making.comments],
         **making.info,
     }
+
+
+run = PictureTask(from_words)
+run_from_pictures = PictureTask(from_pictures)

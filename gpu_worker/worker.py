@@ -40,7 +40,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, device: Device | None = None) -> None:
         self.config = config
-        self.device = device or choose_device()
+        self.device = device or choose_device(config.precision, config.batch_pixels, config.compiled)
         client = ServiceClient(config)
         session = make_session()
         self.memory = ModelMemory(self.device, config.memory_cache_bytes, self._changed)
@@ -52,6 +52,7 @@ class Worker:
             session,
             grace_seconds=config.grace_seconds,
             claim_seconds=config.claim_seconds,
+            room=config.batch_jobs,
             on_change=self._changed,
         )
         self.long_work = LongWork(

@@ -19,9 +19,12 @@ class Claiming:
         self._limits_running = limits_running
         self._requeue_expired = requeue_expired
 
-    def claim(self, worker_id: str, endpoints: list[str], warm: list[str], room: int) -> list[Job]:
+    def claim(
+        self, worker_id: str, endpoints: list[str], warm: list[str], room: int, pixels: int | None = None
+    ) -> list[Job]:
         """The first job in line and, up to `room`, others that can be computed together with it.
 
+        None is added to those whose pictures leave no room for one more in `pixels`: it would only wait.
         A job whose models are `warm` may pass others that are not, a bounded number of times.
         """
         first = self._first(worker_id, endpoints, warm)
@@ -31,7 +34,7 @@ class Claiming:
         if first is None:
             return []
         claimed = [first]
-        while len(claimed) < room:
+        while len(claimed) < room and _has_space(claimed, pixels):
             alike = self._next(worker_id, first["endpoint"], first["batch_key"])
             if alike is None:
                 break
@@ -82,3 +85,11 @@ class Claiming:
         return self._parts.quotas.claim(
             job, lambda session: line.claim(worker_id, endpoint, seconds, job_id=job_id, session=session)
         )
+
+
+def _has_space(claimed: list[Job], pixels: int | None) -> bool:
+    """Whether one more picture of their size fits beside all pictures of these jobs."""
+    if pixels is None:
+        return True
+    images = sum(job.get("images", 1) for job in claimed)
+    return (images + 1) * int(claimed[0].get("picture_pixels", 0)) <= pixels

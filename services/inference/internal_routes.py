@@ -42,7 +42,8 @@ def _attempt(body: dict[str, Any]) -> tuple[str, int]:
 def claim(body: dict[str, Any]) -> dict[str, Any]:
     """Jobs for a worker, each with an attempt number and a lease."""
     worker_id, _ = _attempt(body)
-    return {"jobs": _parts().running.claim(worker_id, body["endpoints"], body["warm"], body["room"])}
+    wanted = (body["endpoints"], body["warm"], body["room"], body["pixels"])
+    return {"jobs": _parts().running.claim(worker_id, *wanted)}
 
 
 @blueprint.route("/jobs/<job_id>/progress", methods=["POST"])

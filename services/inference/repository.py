@@ -103,6 +103,7 @@ class Jobs(JobRecords):
             "batch_key": summary.batch_key,
             "steps": summary.steps,
             "images": summary.images,
+            "picture_pixels": summary.width * summary.height,
         }
         if trace := tracing.traceparent():
             values["traceparent"] = trace

@@ -30,9 +30,11 @@ class JobRunning:
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
 
-    def claim(self, worker_id: str, endpoints: list[str], warm: list[str], room: int) -> list[dict[str, Any]]:
+    def claim(
+        self, worker_id: str, endpoints: list[str], warm: list[str], room: int, pixels: int | None = None
+    ) -> list[dict[str, Any]]:
         """Jobs for a worker, as it is told of them."""
-        claimed = self._claiming.claim(worker_id, endpoints, warm, room)
+        claimed = self._claiming.claim(worker_id, endpoints, warm, room, pixels)
         for job in claimed:
             self._begun(job)
         return [self.for_worker(job) for job in claimed]

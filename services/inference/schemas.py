@@ -206,6 +206,7 @@ class Claim(Body):
     endpoints = Items(Text(min_length=1, max_length=255), required=True)
     warm = Items(Text(max_length=255), load_default=list)
     room = Whole(minimum=1, maximum=64, load_default=1)
+    pixels = Whole(minimum=1, load_default=None)
 
 
 class Attempt(Body):

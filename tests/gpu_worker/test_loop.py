@@ -174,3 +174,44 @@ def test_an_unknown_task_fails_with_a_sentence(platform: Platform, start_worker:
     assert (action, body["kind"]) == ("fail", "request")
     assert "txt2video" in body["message"]
     assert "txt2img" in body["message"]
+
+
+def test_jobs_that_wait_are_computed_together_and_end_each_by_itself(
+    platform: Platform, models: Path, start_worker: StartWorker
+) -> None:
+    """Eight wait: one is cancelled, one asks for what there is not, one is of another size or task."""
+    model = platform.put_file(models / "sd1.safetensors")
+    body = SMALL | {"steps": 150, "n_iter": 2}
+    with start_worker() as worker:
+        platform.broken["claim"] = 1
+        for number in range(4):
+            platform.submit(f"job{number}", [model], body | {"seed": number})
+        platform.submit("cancelled", [model], body)
+        platform.submit("bad", [model], body | {"sampler_name": "Nope"})
+        platform.submit("other", [model], SMALL | {"width": 72})
+        platform.submit("upscaled", [], {"image": "x"}, task="extra-single-image")
+        platform.wait_for(lambda: any(r["id"] == "cancelled" and r["step"] > 1 for r in platform.progress))
+        platform.cancelled.add("cancelled")
+        worker.loop.cancel("cancelled")
+        ends = {name: platform.end_of(name, 60) for name in ("job0", "job1", "job2", "job3", "other")}
+        assert {action for action, _ in ends.values()} == {"complete"}
+        for name, words in (("bad", "this worker has"), ("upscaled", "image is")):
+            action, said = platform.end_of(name)
+            assert (action, said["kind"]) == ("fail", "request")
+            assert words in said["message"]
+    assert "cancelled" not in platform.ended
+    # Who waits for a place renews its lease meanwhile.
+    waited = [report for report in platform.progress if report["id"] == "other" and report["step"] == 0]
+    assert waited
+    assert picture(platform, "other").size == (72, 64)
+
+
+def test_a_batch_is_published_whole(platform: Platform, models: Path, start_worker: StartWorker) -> None:
+    model = platform.put_file(models / "sd1.safetensors")
+    with start_worker():
+        platform.broken["claim"] = 1
+        for number in range(8):
+            platform.submit(f"job{number}", [model], SMALL | {"seed": number})
+        ends = [platform.end_of(f"job{number}") for number in range(8)]
+    assert {action for action, _ in ends} == {"complete"}
+    assert len({picture(platform, f"job{number}").tobytes() for number in range(8)}) == 8

@@ -75,6 +75,16 @@ def test_a_job_goes_to_one_of_many_workers_that_claim_at_once(service: Service) 
     assert sorted(claimed) == sorted(ids)
 
 
+def test_no_job_is_claimed_that_would_only_wait(service: Service) -> None:
+    for _ in range(6):
+        service.started('{"prompt": "a red circle", "width": 64, "height": 64, "batch_size": 2}')
+    sizes = []
+    for pixels in (64 * 64 * 5, 1):
+        jobs = service.work("claim", endpoints=[ENDPOINT["name"]], room=8, pixels=pixels).json["jobs"]
+        sizes.append(len(jobs))
+    assert sizes == [3, 1]
+
+
 def test_room_is_filled_with_jobs_that_can_be_computed_together(service: Service) -> None:
     alike = [service.started('{"steps": 5}') for _ in range(3)]
     service.started('{"steps": 6}')
