@@ -181,7 +181,7 @@ def test_jobs_that_wait_are_computed_together_and_end_each_by_itself(
 ) -> None:
     """Eight wait: one is cancelled, one asks for what there is not, one is of another size or task."""
     model = platform.put_file(models / "sd1.safetensors")
-    body = SMALL | {"steps": 150, "n_iter": 2}
+    body = SMALL | {"steps": 40, "n_iter": 2}
     with start_worker() as worker:
         platform.broken["claim"] = 1
         for number in range(4):
