@@ -155,10 +155,49 @@ DATASETS = {
     "DELETE /datasets/<name>/items": Row(NOT_THERE, "dataset", lambda _: {"filename_list": ["owned.png"]}),
     "POST /datasets/<name>/crop": Row(NOT_THERE, "dataset", lambda _: {"width": 256, "height": 256}),
 }
+TRAINING = {
+    "POST /models": Row(
+        REFUSED,
+        body=lambda world: {
+            "model_type": "Stable-diffusion",
+            "name": "theirs",
+            "checkpoint_id": world.owned["checkpoint"],
+        },
+    ),
+    "GET /models": Row(UNSEEN),
+    "PUT /models/<model_id>": Row(NOT_THERE, "model", lambda _: {"multi_parts_tags": {}}),
+    "PUT /models": Row(NOT_THERE, body=lambda world: {"model_id": world.owned["model"]}),
+    "DELETE /models": Row(IGNORED, body=_named("model_id_list", "model")),
+    "POST /trainings": Row(
+        REFUSED,
+        body=lambda world: {
+            "train_type": "Stable-diffusion",
+            "model_id": world.owned["model"],
+            "params": {"training_params": {"dataset": "owned-set"}},
+        },
+    ),
+    "GET /trainings": Row(UNSEEN),
+    "GET /trainings/<training_id>": Row(NOT_THERE, "training"),
+    "PUT /trainings/<training_id>": Row(NOT_THERE, "training", lambda _: {"status": "Training"}),
+    "PUT /trainings/<training_id>/start": Row(NOT_THERE, "training"),
+    "PUT /trainings/<training_id>/stop": Row(NOT_THERE, "training"),
+    "PUT /trainings": Row(
+        NOT_THERE, body=lambda world: {"train_job_id": world.owned["training"], "status": "Training"}
+    ),
+    "DELETE /trainings": Row(IGNORED, body=_named("training_id_list", "training")),
+    "POST /inference/run-model-merge": Row(
+        REFUSED,
+        body=lambda _: {
+            "primary_model_name": "owned-model.safetensors",
+            "secondary_model_name": "owned-model.safetensors",
+        },
+    ),
+}
 ROWS: dict[str, dict[str, Row | Own]] = {
     "users": USERS,
     "checkpoints": CHECKPOINTS,
     "endpoints": ENDPOINTS,
     "inference": INFERENCE,
     "datasets": DATASETS,
+    "training": TRAINING,
 }

@@ -48,6 +48,8 @@ def test_the_owner_reaches_what_the_stranger_is_to_miss(world: World) -> None:
         ("checkpoints", "/checkpoints", "checkpoint"),
         ("endpoints", "/endpoints", "endpoint"),
         ("datasets", "/datasets", "dataset"),
+        ("training", "/models", "model"),
+        ("training", "/trainings", "training"),
         ("users", "/users", "user made"),
         ("users", "/roles", "role"),
         ("users", "/users/me/api-keys", "key"),
@@ -61,6 +63,7 @@ def test_the_owner_reaches_what_the_stranger_is_to_miss(world: World) -> None:
         ("checkpoints", "/checkpoints/{}", "checkpoint"),
         ("endpoints", "/endpoints/{}", "endpoint"),
         ("datasets", "/datasets/{}", "dataset"),
+        ("training", "/trainings/{}", "training"),
     ):
         answer = world.call(service, "GET", path.format(world.owned[thing]), world.owner)
         assert answer.status_code == 200, (path, answer.text)

@@ -68,7 +68,10 @@ class World:
             database = open_database(settings, service)
             for name in database.list_collection_names():
                 if name not in MOVING:
-                    found |= {f"{service}/{name}/{one['_id']}": one for one in database[name].find()}
+                    found |= {
+                        f"{service}/{name}/{one['_id']}": one
+                        for one in database[name].find({}, {"last_used_at": False})
+                    }
             database.client.close()
         s3 = boto3.client(
             "s3",
@@ -127,6 +130,7 @@ def _populated(apps: dict[str, Flask], environment: dict[str, str], keys: Keys) 
     _jobs(world)
     _webhook(world)
     _dataset(world)
+    _training(world)
     return world
 
 
@@ -203,3 +207,13 @@ def _dataset(world: World) -> None:
     made = _made(world, "datasets", "/datasets", wanted)
     requests.put(made["s3PresignUrl"]["owned.png"], data=b"png", timeout=10).raise_for_status()
     world.owned["dataset"] = "owned-set"
+
+
+def _training(world: World) -> None:
+    """One that is created, of a model that waits for its file."""
+    file = {"filename": "owned-model.safetensors", "parts_number": 1}
+    wanted = {"model_type": "Stable-diffusion", "name": "owned-model", "filenames": [file]}
+    world.owned["model"] = _made(world, "training", "/models", wanted)["job"]["id"]
+    body = {"train_type": "Stable-diffusion", "model_id": world.owned["model"]}
+    body |= {"params": {"training_params": {"dataset": "owned-set"}}}
+    world.owned["training"] = _made(world, "training", "/trainings", body)["job"]["id"]
