@@ -1,5 +1,5 @@
-"""gunicorn's threaded worker: a shorter way for requests that are answered at once, and a way out for those
-whose answer goes on for long.
+"""gunicorn's threaded worker: a shorter way for requests that are answered at once, a way out for those whose
+answer goes on for long, and an end that loses no request.
 """
 
 import contextlib
@@ -55,6 +55,26 @@ class Worker(ThreadWorker):
             conn.sock.close()  # no shutdown, which would end the connection for its new owner as well
             return
         super().finish_request(conn, fs)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Stop listening for good once the worker is to end.
+
+        gunicorn leaves the socket open until it has ended: connections of its last seconds would be made, and never
+        answered. Refused ones a gateway takes elsewhere.
+        """
+        super().set_accept_enabled(enabled)
+        if self.alive or enabled:
+            return
+        for listener in self.sockets:
+            self._accept_waiting(listener)
+            listener.close()
+
+    def _accept_waiting(self, listener: Any) -> None:
+        """Take the connections that the kernel has made already."""
+        before = -1
+        while before != self.nr_conns:
+            before = self.nr_conns
+            self.accept(listener)
 
     def init_process(self) -> None:
         self._answer_at_once: AnswerAtOnce | None = None
