@@ -44,6 +44,7 @@ class WorkerConfig(EngineConfig):
     instance_type: str | None
     slots: int
     training_url: str | None = None
+    alive_file: Path | None = None
     state_seconds: float = 60.0
     heartbeat_seconds: float = 2.0
     claim_seconds: float = 2.0
@@ -60,6 +61,7 @@ class WorkerConfig(EngineConfig):
             instance_type=environment.get("WORKER_INSTANCE_TYPE") or None,
             slots=int(_number(environment, "WORKER_SLOTS", 4, minimum=1)),
             training_url=_url(environment, "TRAINING_URL") if environment.get("TRAINING_URL") else None,
+            alive_file=Path(alive) if (alive := environment.get("WORKER_ALIVE_FILE")) else None,
             state_seconds=_state_seconds(environment),
             **_engine(environment),
         )

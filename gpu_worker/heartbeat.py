@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from gpu_worker.client import ServiceClient
@@ -20,7 +21,7 @@ Describe = Callable[[], dict[str, Any]]
 class Heartbeat:
     """A thread that sends `describe()` every `period` seconds and soon after `changed()`.
 
-    `assigned` is called, in that thread, with the endpoints of every answer.
+    `assigned` is called, in that thread, with the endpoints of every answer; `alive_file` is touched.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Heartbeat:
         describe: Describe,
         assigned: Callable[[Sequence[Endpoint]], None],
         period: float,
+        alive_file: Path | None = None,
     ) -> None:
         self._client = client
         self._describe = describe
         self._assigned = assigned
         self._period = period
+        self._alive_file = alive_file
         self._poked = threading.Event()
         self._stopped = threading.Event()
         self._sent: dict[str, Any] = {}
@@ -77,4 +80,6 @@ class Heartbeat:
             log.exception("heartbeat answered with something else")
             return
         self._sent = report
+        if self._alive_file is not None:
+            self._alive_file.touch()
         self._assigned(endpoints)

@@ -58,7 +58,9 @@ class Worker:
         self.long_work = LongWork(
             config, WorkClient(config), self._instance_type, self._has_room, self._changed
         )
-        self.heartbeat = Heartbeat(client, self.describe, self.loop.assign, config.heartbeat_seconds)
+        self.heartbeat = Heartbeat(
+            client, self.describe, self.loop.assign, config.heartbeat_seconds, config.alive_file
+        )
         self.bells = Bells(config.redis_url, self.loop.ring, self.loop.cancel)
 
     def describe(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery
 from kombu import Exchange, Queue
 
+from services.common.alive import Alive
 from services.common.task_metrics import count_tasks
 from services.common.tracing import trace_tasks
 
@@ -33,6 +34,7 @@ def make_celery(name: str, queue: str | None = None, broker_url: str | None = No
     Without `broker_url` it is read from REDIS_URL when the application is first used, not at import.
     """
     app = Celery(f"sdfleet-{name}", set_as_current=False)
+    app.steps["consumer"].add(Alive)
     app.add_defaults(lambda: _configuration(queue, broker_url or os.environ["REDIS_URL"]))
     if queue:
         count_tasks()

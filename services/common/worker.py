@@ -59,8 +59,8 @@ class Worker(ThreadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:
         """Stop listening for good once the worker is to end.
 
-        gunicorn leaves the socket open until it has ended: connections of its last seconds would be made, and never
-        answered. Refused ones a gateway takes elsewhere.
+        gunicorn leaves the socket open until it has ended: connections of its last seconds would be made, and
+        never answered. Refused ones a gateway takes elsewhere.
         """
         super().set_accept_enabled(enabled)
         if self.alive or enabled:
