@@ -8,21 +8,25 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 ARGS ?=
 ONLY ?=
+TARGET ?=
+TO ?=
+FROM ?=
 export PROMPT
 
 RUN := .venv/bin/python -m
 USE := .venv/installed-to-use
 DEVELOP := .venv/installed-to-develop
+CLIENT := .venv/installed-as-client
 
-.PHONY: help demo up down creds env status logs test test-slow chaos fuzz lint format bench clean lock
+.PHONY: help demo up down creds env status logs secrets backup restore test test-slow test-compose chaos fuzz lint format bench clean lock
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=…  the interpreter for .venv (3.11 or 3.12)    ARGS='…'  words for pytest or the command"
 
-demo: $(USE) ## start the stack, make a picture as a user of the API does, stop it (PROMPT='…')
-	@exec $(RUN) stack demo $(if $(PROMPT),--prompt "$$PROMPT") $(ARGS)
+demo: $(if $(filter compose,$(TARGET)),$(CLIENT),$(USE)) ## start the stack, make a picture as a user of the API does, stop it (PROMPT='…', TARGET=compose: in Docker)
+	@exec $(RUN) stack.demo $(if $(TARGET),--target $(TARGET)) $(if $(PROMPT),--prompt "$$PROMPT") $(ARGS)
 
 up: $(USE) ## start the stack on this machine; Ctrl-C or `make down` ends it
 	@exec $(RUN) stack up $(ARGS)
@@ -42,11 +46,23 @@ status: $(USE) ## show the stack's processes
 logs: $(USE) ## show the end of the stack's logs (ARGS=inference: of one process)
 	@exec $(RUN) stack logs $(ARGS)
 
+secrets: ## write .env for docker compose: new secrets, readable by you alone
+	@exec sh deploy/secrets.sh
+
+backup: ## copy MongoDB and S3 of the stack in Docker into a folder (TO=FOLDER)
+	@exec sh deploy/backup.sh "$(or $(TO),$(error say where to: make backup TO=FOLDER))"
+
+restore: ## fill the empty stores of the stack in Docker with a backup (FROM=FOLDER)
+	@exec sh deploy/restore.sh "$(or $(FROM),$(error say where from: make restore FROM=FOLDER))" $(ARGS)
+
 test: $(DEVELOP) ## run the tests (ARGS="tests/users -k password" goes to pytest)
-	@exec $(RUN) pytest -m "not slow and not chaos" $(ARGS)
+	@exec $(RUN) pytest -m "not slow and not chaos and not compose" $(ARGS)
 
 test-slow: $(DEVELOP) ## run the tests that take minutes
 	@exec $(RUN) pytest -m slow $(ARGS)
+
+test-compose: $(DEVELOP) ## build and start docker-compose.yml as a project of its own, and try it (needs Docker)
+	@exec $(RUN) pytest -m compose -s tests/compose $(ARGS)
 
 chaos: $(DEVELOP) ## kill processes of a working stack at random, and look for lost jobs
 	@report=$$(mktemp); status=0; \
@@ -60,6 +76,7 @@ lint: $(DEVELOP) ## check style and types
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
+	@if [ -x .venv/bin/hadolint ]; then .venv/bin/hadolint --failure-threshold style */Dockerfile; fi
 
 format: $(DEVELOP) ## put the code into the house style
 	@$(RUN) ruff check --fix .
@@ -107,6 +124,9 @@ endef
 $(USE): pyproject.toml requirements.lock | .venv/bin/python
 	@echo "Installing sdfleet with PyTorch, MongoDB, SeaweedFS, Redis and nginx into .venv, once: up to 3 GB to download …" >&2
 	$(call install,services$(comma)worker$(comma)stack)
+
+$(CLIENT): pyproject.toml requirements.lock | .venv/bin/python
+	$(call install,cli)
 
 $(DEVELOP): $(USE)
 	@echo "Installing the tools for tests and checks into .venv, once: about 150 MB to download …" >&2

@@ -1,23 +1,18 @@
-"""`python -m stack demo`: takes the steps on a running stack, on one of its own, or on another target."""
+"""`python -m stack.demo`: takes the steps on a running stack, on one of its own, or on another target."""
 
-import contextlib
 import json
 import os
 import secrets
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from stack.commands import ending_by_signal, say
 from stack.demo import journey, report
 from stack.demo.client import Client, DemoFailed, Target
-from stack.failures import NotRunning
-from stack.settings import ROOT, default_folder
-from stack.stack import Credentials, Stack
+from stack.demo.place import COMPOSE, ROOT, choose_target
 
 CHECKPOINT = ROOT / "house" / "shapes-v1.safetensors"
 PICTURES = ROOT / "demo-pictures"
@@ -34,6 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="width and height in pixels")
     parser.add_argument("--pictures", type=Path, default=PICTURES, help="folder for the picture")
     other = parser.add_argument_group("another sdfleet than the one on this machine")
+    other.add_argument(
+        "--target", choices=(COMPOSE,), help="the one that docker compose runs here: .env says where"
+    )
     other.add_argument("--url", help="its gateway")
     other.add_argument("--api-key", default=os.environ.get("SDFLEET_API_KEY"), help="or SDFLEET_API_KEY")
     other.add_argument("--username", default=os.environ.get("SDFLEET_USERNAME", "admin"))
@@ -46,47 +44,12 @@ def demo(arguments: Namespace) -> int:
     if not arguments.checkpoint.is_file():
         raise DemoFailed(f"there is no checkpoint {arguments.checkpoint}")
     console = Console(highlight=False, soft_wrap=True)
-    with _target(arguments) as (target, ready_seconds):
+    with choose_target(arguments) as (target, ready_seconds):
         result = _take_the_steps(console, target, arguments)
     result["ready_s"] = ready_seconds
     result["total_s"] = round(time.monotonic() - began, 1)
     print(json.dumps(result))
     return 0
-
-
-@contextlib.contextmanager
-def _target(arguments: Namespace) -> Iterator[tuple[Target, float]]:
-    """Where the demonstration takes place, and the seconds until it was ready: 0 when it ran already."""
-    if arguments.url:
-        if not (arguments.api_key and arguments.password):
-            raise DemoFailed("--url needs --api-key and --password, or SDFLEET_API_KEY and SDFLEET_PASSWORD")
-        yield Target(arguments.url, arguments.api_key, arguments.username, arguments.password), 0.0
-        return
-    stack = Stack(default_folder(), say=say)
-    running = _running(stack)
-    if running:
-        say(f"The stack at {running.url} is used and left running.")
-        yield _administrator(running), 0.0
-        return
-    with ending_by_signal(stack):
-        seconds = stack.up()
-        say(f"The stack is ready after {seconds:.1f} s.")
-        try:
-            yield _administrator(stack.creds()), round(seconds, 1)
-        finally:
-            say("Ending the stack …")
-            stack.down()
-
-
-def _running(stack: Stack) -> Credentials | None:
-    try:
-        return stack.creds()
-    except NotRunning:
-        return None
-
-
-def _administrator(creds: Credentials) -> Target:
-    return Target(creds.url, creds.api_key, creds.username, creds.password)
 
 
 def _take_the_steps(console: Console, target: Target, arguments: Namespace) -> dict[str, Any]:

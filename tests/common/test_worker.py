@@ -1,4 +1,4 @@
-"""How gunicorn's worker ends: what it has begun is answered, what comes later is refused and not left without an answer."""
+"""How gunicorn's worker ends: what it has begun is answered, what comes later is refused."""
 
 import os
 import signal
@@ -15,7 +15,8 @@ from tests.gateway.running import HOST, ROOT, free_port, wait_for
 def test_a_worker_that_ends_answers_what_it_began_and_refuses_new_connections_at_once(tmp_path: Path) -> None:
     port, waiting, go_on = free_port(), tmp_path / "waiting", tmp_path / "go-on"
     command = [
-        *(sys.executable, "-m", "gunicorn", "-c", "services/common/gunicorn_config.py", "--no-control-socket"),
+        *(sys.executable, "-m", "gunicorn", "-c", "services/common/gunicorn_config.py"),
+        "--no-control-socket",
         "tests.common.waiting_app:app",
     ]
     environment = {"LISTEN": f"{HOST}:{port}", "WAITING_FILE": str(waiting), "GO_ON_FILE": str(go_on)}
