@@ -1,7 +1,7 @@
-"""`python pins.py WHAT`: what an image installs (WHAT.txt) and the versions that may come with it (WHAT.pins.txt).
+"""`python pins.py NAME WHAT…`: what an image installs (NAME.txt), the versions that may come (NAME.pins.txt).
 
-WHAT is an extra of pyproject.toml or a package. Of requirements.lock only the lines that concern WHAT are
-written, so that the layer of an image is built again when those change, and not with every other line.
+WHAT is an extra of pyproject.toml or a package of one. Of requirements.lock only the lines that concern it
+are written, so that the layer of an image is built again when those change, and not with every other line.
 """
 
 import re
@@ -13,9 +13,11 @@ ENTRY = re.compile(r"^(?P<name>[a-z0-9-]+)==.*\n(?P<comments>(?:    #.*\n)*)", r
 
 
 def wanted(what: str) -> list[str]:
-    """The requirements of the extra, or the package itself."""
+    """The requirements of the extra, or the package itself. Raises StopIteration for an unknown name."""
     extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
-    return extras.get(what) or [line for line in extras["worker"] if name_of(line) == what]
+    return extras.get(what) or [
+        next(line for lines in extras.values() for line in lines if name_of(line) == what)
+    ]
 
 
 def name_of(requirement: str) -> str:
@@ -37,8 +39,8 @@ def closure(lock: str, roots: set[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    what = sys.argv[1]
-    requirements = wanted(what)
+    name, *things = sys.argv[1:]
+    requirements = sorted({line for what in things for line in wanted(what)})
     pins = closure(Path("requirements.lock").read_text(), {name_of(line) for line in requirements})
-    Path(f"{what}.txt").write_text("\n".join(requirements) + "\n")
-    Path(f"{what}.pins.txt").write_text("\n".join(pins) + "\n")
+    Path(f"{name}.txt").write_text("\n".join(requirements) + "\n")
+    Path(f"{name}.pins.txt").write_text("\n".join(pins) + "\n")

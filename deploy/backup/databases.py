@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import bson
 from bson import json_util
@@ -119,7 +119,7 @@ def load(settings: MongoSettings, folder: Path, collections: list[Collection]) -
 
 def _read(path: Path) -> Iterator[list[RawBSONDocument]]:
     with gzip.open(path, "rb") as file:
-        documents = bson.decode_file_iter(file, bson.CodecOptions(RawBSONDocument))
+        documents = bson.decode_file_iter(cast(IO[bytes], file), bson.CodecOptions(RawBSONDocument))
         while batch := list(islice(documents, BATCH)):
             yield batch
 

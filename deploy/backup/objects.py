@@ -13,6 +13,8 @@ from deploy.backup.failures import BackupFailed
 from services.common.s3 import ObjectStore, is_missing
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
     from deploy.backup.folder import Folder
 
 AT_ONCE = 8
@@ -106,7 +108,7 @@ def _store(target: ObjectStore, path: Path, entry: Entry) -> None:
             etag = _etag(target.client.put_object(**place, **kind, Body=file))
         else:
             upload = target.client.create_multipart_upload(**place, **kind)["UploadId"]
-            tags = []
+            tags: list[CompletedPartTypeDef] = []
             for number, size in enumerate(entry.parts, 1):
                 part = target.client.upload_part(
                     **place, UploadId=upload, PartNumber=number, Body=file.read(size)
