@@ -1,6 +1,7 @@
 """The contract's rows of checkpoints, through the gateway, with a real HTTP server as the import source."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -320,9 +321,16 @@ def test_a_checkpoint_that_a_job_uses_is_deleted_when_the_job_ends(
     until(lambda: not list(store.keys_under(folder)), 150)  # what a job was told of stays for a minute
 
 
-def test_the_command_uploads_through_the_gateway(running: Running, tmp_path: Path) -> None:
-    file = tmp_path / unique("by-command")
-    file.write_bytes(safetensors(17 * 2**20))
+def test_the_documented_command_uploads_through_the_gateway(
+    running: Running, admin: Client, tmp_path: Path
+) -> None:
+    (line,) = [
+        line
+        for line in (ROOT / "docs" / "checkpoints.md").read_text().splitlines()
+        if line.startswith("sdfleet upload ")
+    ]
+    command, _, name, *_ = shlex.split(line)
+    (tmp_path / name).write_bytes(safetensors(17 * 2**20))
     account = {
         "SDFLEET_URL": running.target.url + "/prod",
         "SDFLEET_API_KEY": running.target.api_key,
@@ -330,15 +338,15 @@ def test_the_command_uploads_through_the_gateway(running: Running, tmp_path: Pat
         "SDFLEET_PASSWORD": running.target.password,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "sdfleet_cli", "upload", str(file), "--type", "Lora", "--allow", "*"],
+        [str(Path(sys.executable).with_name(command)), *shlex.split(line)[1:]],
         env=os.environ | account,
-        cwd=ROOT,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert of(running.artist, done.stdout.strip())["name"] == [file.name]
+    assert of(admin, done.stdout.strip())["name"] == [name]
 
 
 def test_pages_of_other_origins_cannot_use_presigned_urls(running: Running) -> None:
