@@ -18,7 +18,7 @@ USE := .venv/installed-to-use
 DEVELOP := .venv/installed-to-develop
 CLIENT := .venv/installed-as-client
 
-.PHONY: help demo up down creds env status logs secrets backup restore test test-slow test-compose chaos fuzz lint format bench clean lock
+.PHONY: help demo up down creds env status logs secrets backup restore test test-slow test-compose chaos fuzz lint format bench docs clean lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ lint: $(DEVELOP) ## check style and types
 format: $(DEVELOP) ## put the code into the house style
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
+
+docs: $(USE) ## write docs/configuration.md from the settings in the code
+	@exec $(RUN) stack.configuration
 
 bench: $(DEVELOP) ## run the benchmarks; one JSON object on a line for each (ONLY=NAME)
 	@exec $(RUN) bench $(ONLY)

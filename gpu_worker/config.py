@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +16,68 @@ class ConfigError(Exception):
     """A setting is missing or wrong; the text says which and what to do."""
 
 
+def _read_from(variable: str, doc: str, usual: str = "", default: Any = MISSING) -> Any:
+    """A field read from `variable`; `doc` and `usual`, its default in words, are for the reference."""
+    metadata = {"variable": variable, "doc": doc, "usual": usual}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """What every front needs; sizes in bytes, times in seconds."""
 
-    worker_id: str
-    cache_dir: Path
-    disk_cache_bytes: int
-    memory_cache_bytes: int | None
-    grace_seconds: float
-    log_level: str
-    metrics_listen: str
-    batch_jobs: int
-    batch_pixels: int | None
-    precision: str
-    compiled: bool
+    worker_id: str = _read_from("WORKER_ID", "the worker's name", "host and a random part")
+    cache_dir: Path = _read_from("WORKER_CACHE_DIR", "where checkpoint files are kept", "~/.cache/sdfleet")
+    disk_cache_bytes: int = _read_from("WORKER_DISK_CACHE_GB", "how much of them", "50")
+    memory_cache_bytes: int | None = _read_from(
+        "WORKER_MEMORY_CACHE_GB", "models in memory", "60% of the GPU's memory, on a CPU 40% of all"
+    )
+    grace_seconds: float = _read_from(
+        "WORKER_GRACE_SECONDS", "how long a job may go on after SIGTERM before it is given back", "20"
+    )
+    log_level: str = _read_from("LOG_LEVEL", "least level of log lines", "INFO")
+    metrics_listen: str = _read_from(
+        "METRICS_LISTEN", "HOST:PORT or :PORT where Prometheus is answered", "none"
+    )
+    batch_jobs: int = _read_from(
+        "WORKER_BATCH_JOBS", "compatible jobs that are computed together, at most", "8"
+    )
+    batch_pixels: int | None = _read_from(
+        "WORKER_BATCH_PIXELS", "pixels of pictures that are made together, at most", "what the memory allows"
+    )
+    precision: str = _read_from("WORKER_PRECISION", "auto, fp16, bf16 or fp32", "auto")
+    compiled: bool = _read_from(
+        "WORKER_COMPILE", "yes: models are compiled by torch.compile at their first use", "no"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig(EngineConfig):
     """Settings of a process that claims jobs."""
 
-    endpoints_url: str
-    inference_url: str
-    redis_url: str
-    worker_secret: str
-    instance_type: str | None
-    slots: int
-    training_url: str | None = None
-    alive_file: Path | None = None
-    state_seconds: float = 60.0
+    endpoints_url: str = _read_from("ENDPOINTS_URL", "internal base address of the endpoints service")
+    inference_url: str = _read_from("INFERENCE_URL", "internal base address of the inference service")
+    redis_url: str = _read_from("REDIS_URL", "Redis, where bells are heard")
+    worker_secret: str = _read_from("WORKER_SECRET", "signs the worker's calls (32 characters or more)")
+    instance_type: str | None = _read_from(
+        "WORKER_INSTANCE_TYPE", "what endpoints ask for as `instance_type`", "local.gpu or local.cpu"
+    )
+    slots: int = _read_from("WORKER_SLOTS", "endpoint instances that it may serve", "4")
+    training_url: str | None = _read_from(
+        "TRAINING_URL", "internal base address of the training service", "no trainings and merges", None
+    )
+    alive_file: Path | None = _read_from(
+        "WORKER_ALIVE_FILE", "a file that is touched while the worker lives, for a health check", "none", None
+    )
+    state_seconds: float = _read_from(
+        "TRAINING_STATE_SECONDS", "a training saves its state every so many seconds", "60", 60.0
+    )
     heartbeat_seconds: float = 2.0
     claim_seconds: float = 2.0
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> "WorkerConfig":
-        """Reads the variables that ``docs/internals.md`` lists; raises `ConfigError`."""
+        """Reads the variables that ``docs/configuration.md`` lists; raises `ConfigError`."""
         environment = os.environ if environment is None else environment
         return cls(
             endpoints_url=_url(environment, "ENDPOINTS_URL"),
@@ -71,11 +97,11 @@ class WorkerConfig(EngineConfig):
 class ServeConfig(EngineConfig):
     """Settings of a process that answers SageMaker on `port`: it knows no address and no secret of ours."""
 
-    port: int
+    port: int = _read_from("SAGEMAKER_BIND_TO_PORT", "its port, set by SageMaker", "8080")
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> "ServeConfig":
-        """Reads the variables that ``docs/internals.md`` lists; raises `ConfigError`."""
+        """Reads the variables that ``docs/configuration.md`` lists; raises `ConfigError`."""
         environment = os.environ if environment is None else environment
         # SageMaker's own variable; it asks port 8080 unless it has set another one.
         port = _number(environment, "SAGEMAKER_BIND_TO_PORT", 8080, minimum=1)
@@ -86,12 +112,16 @@ class ServeConfig(EngineConfig):
 class TrainConfig(EngineConfig):
     """Settings of a SageMaker training job: it knows no address and no secret of ours."""
 
-    root: Path
-    state_seconds: float
+    root: Path = _read_from(
+        "SAGEMAKER_TRAINING_ROOT", "where SageMaker puts inputs and takes results", "/opt/ml"
+    )
+    state_seconds: float = _read_from(
+        "TRAINING_STATE_SECONDS", "a training saves its state every so many seconds", "60"
+    )
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> "TrainConfig":
-        """Reads the variables that ``docs/internals.md`` lists; raises `ConfigError`."""
+        """Reads the variables that ``docs/configuration.md`` lists; raises `ConfigError`."""
         environment = os.environ if environment is None else environment
         return cls(
             root=Path(environment.get("SAGEMAKER_TRAINING_ROOT") or "/opt/ml"),
@@ -126,7 +156,7 @@ def _engine(environment: Mapping[str, str]) -> dict[str, Any]:
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "")
     if not value:
-        raise ConfigError(f"{name} is not set; docs/internals.md says what it means")
+        raise ConfigError(f"{name} is not set; docs/configuration.md says what it means")
     return value
 
 
