@@ -39,13 +39,15 @@ class EngineConfig:
     metrics_listen: str = _read_from(
         "METRICS_LISTEN", "HOST:PORT or :PORT where Prometheus is answered", "none"
     )
-    batch_jobs: int = _read_from(
-        "WORKER_BATCH_JOBS", "compatible jobs that are computed together, at most", "8"
-    )
+    batch_jobs: int = _read_from("WORKER_BATCH_JOBS", "compatible jobs that are computed at once", "8")
     batch_pixels: int | None = _read_from(
-        "WORKER_BATCH_PIXELS", "pixels of pictures that are made together, at most", "what the memory allows"
+        "WORKER_BATCH_PIXELS",
+        "pixels of pictures that are made at once",
+        "one for 3,000 bytes of GPU memory; on a CPU 65,536",
     )
-    precision: str = _read_from("WORKER_PRECISION", "auto, fp16, bf16 or fp32", "auto")
+    precision: str = _read_from(
+        "WORKER_PRECISION", "auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32", "auto"
+    )
     compiled: bool = _read_from(
         "WORKER_COMPILE", "yes: models are compiled by torch.compile at their first use", "no"
     )
