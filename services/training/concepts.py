@@ -12,8 +12,16 @@ REPEATS_IN_NAME = re.compile(r"^(\d{1,4})_(.*)$")  # kohya's folders: 10_violet 
 DATASET_KEY = re.compile(r"^(?:s3://[^/]+/)?dataset/([^/]+)(?:/.*)?$")
 
 
+def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config_params without groups: clients nest settings as kohya does, and the worker reads them so."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flattened(value) if isinstance(value, Mapping) else {name: value}
+    return found
+
+
 def concepts_of(training: Mapping[str, Any], config: Mapping[str, Any], bucket: str) -> list[dict[str, Any]]:
-    """The concepts of training_params and config_params. Raises BadRequest when there is none.
+    """The concepts of training_params and flattened config_params. Raises BadRequest when there is none.
 
     Each: `dataset`, `prompt`, `class_dataset`, `class_prompt`, `class_pictures`, `repeats`.
     """
@@ -23,14 +31,14 @@ def concepts_of(training: Mapping[str, Any], config: Mapping[str, Any], bucket: 
             raise BadRequest("config_params.concepts_list must be a list of objects")
         if len(listed) > MOST_CONCEPTS:
             raise BadRequest(f"config_params.concepts_list has more than {MOST_CONCEPTS} concepts")
-        places = _places(training, "data_tar_list"), _places(training, "class_data_tar_list")
+        places = _places(training, "data_tar_list"), _class_places(training, config)
         found = [_concept(one, config, places, number, bucket) for number, one in enumerate(listed)]
     else:
         found = [
             _concept(
                 {"instance_data_dir": place},
                 config,
-                ([], _places(training, "class_data_tar_list")),
+                ([], _class_places(training, config)),
                 0,
                 bucket,
             )
@@ -54,6 +62,13 @@ def _own_places(training: Mapping[str, Any], config: Mapping[str, Any]) -> list[
             if holder.get(name):
                 return [_text(name, holder[name])]
     return _places(training, "data_tar_list")
+
+
+def _class_places(training: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    for name in ("class_data_dir", "reg_data_dir"):
+        if config.get(name):
+            return [_text(name, config[name])]
+    return _places(training, "class_data_tar_list")
 
 
 def _places(holder: Mapping[str, Any], name: str) -> list[str]:

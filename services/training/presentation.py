@@ -5,7 +5,8 @@ from typing import Any
 from services.common.times import as_epoch, as_text
 from services.training.model_repository import Model
 from services.training.repository import Work
-from services.training.states import SHOWN
+from services.training.sagemaker.settings import SAGEMAKER
+from services.training.states import SHOWN, Status
 from services.training.storage import WorkStorage
 
 
@@ -71,13 +72,22 @@ def shown_training(work: Work, storage: WorkStorage) -> dict[str, Any]:
         "unknown_parameters": work.get("unknown_parameters") or [],
         "notes": work.get("notes") or [],
         "error": work.get("error"),
-        "waits_for": work.get("waits_for"),
+        "waits_for": _waits_for(work),
         "attempts": work["attempt"],
         "startTime": as_text(work.get("started_at")),
         "endTime": as_text(work.get("ended_at")),
         "output_location": storage.location(work),
         "sagemakerTrainName": work.get("sagemaker_name"),
     }
+
+
+def _waits_for(work: Work) -> str | None:
+    if work.get("waits_for") or work["status"] != Status.QUEUED:
+        return work.get("waits_for")
+    if work["backend"] == SAGEMAKER:
+        return "SageMaker"
+    kind = f" of the instance type {work['instance_type']}" if work["instance_type"] else ""
+    return f"a worker{kind} that is idle and has a free slot"
 
 
 def curve(losses: list[list[float]]) -> list[list[float]]:

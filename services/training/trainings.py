@@ -7,7 +7,7 @@ from typing import Any
 from services.common.errors import BadRequest
 from services.common.identity import Caller
 from services.common.times import now
-from services.training.concepts import concepts_of
+from services.training.concepts import concepts_of, flattened
 from services.training.errors import JobNotFound, ModelNotFound, ModelNotReady, NotYet, WrongState
 from services.training.finishing import Finishing
 from services.training.model_repository import ModelRepository
@@ -49,6 +49,7 @@ class Trainings:
         training, config = params.get("training_params") or {}, params.get("config_params") or {}
         if not isinstance(training, Mapping) or not isinstance(config, Mapping):
             raise BadRequest("params.training_params and params.config_params must be objects")
+        config = flattened(config)
         viewer = Viewer.of(caller)
         model_name = self._model_name(viewer, caller, body.get("model_id"), training)
         concepts = concepts_of(training, config, self._storage.objects.bucket)
@@ -228,11 +229,10 @@ def result_name(work: Work) -> str:
     """The file name of the checkpoint that the training makes."""
     params = work["params"]
     for holder in (params.get("config_params") or {}, params.get("training_params") or {}):
-        saving = holder.get("saving_arguments")
-        for place in (holder, saving if isinstance(saving, Mapping) else {}):
-            for name in NAMES_OF_RESULT:
-                if isinstance(place.get(name), str) and place[name]:
-                    return str(place[name]).removesuffix(ENDING) + ENDING
+        said = flattened(holder)
+        for name in NAMES_OF_RESULT:
+            if isinstance(said.get(name), str) and said[name]:
+                return str(said[name]).removesuffix(ENDING) + ENDING
     kind = "lora" if work["use_lora"] else "model"
     return f"{kind}-{work['_id'][:8]}{ENDING}"
 

@@ -1,6 +1,9 @@
 """POST /inference/run-model-merge: what is asked of it, and what a worker gets."""
 
-from tests.training.conftest import KIND, Service
+from datetime import timedelta
+
+from services.common.times import now
+from tests.training.conftest import KIND, Service, state
 
 PATH = "/inference/run-model-merge"
 
@@ -59,3 +62,34 @@ def test_merging_needs_the_right_to_create_checkpoints(service: Service) -> None
     who = service.user(permissions=("train:create", "inference:create"))
     body = {"primary_model_name": "a", "secondary_model_name": "b"}
     assert service.call("POST", PATH, body, who=who).status_code == 403
+
+
+def test_a_merge_whose_checkpoint_is_deleted_ends(service: Service) -> None:
+    service.platform.files |= {(KIND, "a.safetensors"), (KIND, "b.safetensors")}
+    body = {"primary_model_name": "a.safetensors", "secondary_model_name": "b.safetensors"}
+    assert service.call("POST", PATH, body).status_code == 202
+    work = service.claimed()
+    assert work is not None
+    service.others.answers["checkpoints/progress"] = lambda _: {"noted": False}
+    assert service.work(f"jobs/{work['id']}/progress", attempt=1, step=1).status_code == 409
+    assert service.claimed() is None
+
+
+def test_a_name_that_is_taken_leaves_no_work(service: Service) -> None:
+    service.platform.files |= {(KIND, "a.safetensors"), (KIND, "b.safetensors")}
+    service.platform.checkpoints["other"] = state("Active", None, "c.safetensors")
+    body = {"primary_model_name": "a.safetensors", "secondary_model_name": "b.safetensors"}
+    assert service.message("POST", PATH, body | {"custom_name": "c"}) == "c.safetensors already exists"
+    assert service.parts.database["work"].count_documents({}) == 0
+
+
+def test_a_creation_that_a_death_has_cut_off_is_given_up(service: Service) -> None:
+    service.platform.files |= {(KIND, "a.safetensors"), (KIND, "b.safetensors")}
+    body = {"primary_model_name": "a.safetensors", "secondary_model_name": "b.safetensors"}
+    service.call("POST", PATH, body)
+    old = now() - timedelta(hours=1)
+    service.parts.database["work"].update_one({}, {"$set": {"status": "created", "created": old}})
+    service.parts.finishing.sweep()
+    assert service.parts.database["work"].count_documents({}) == 0
+    (made,) = service.platform.checkpoints.values()
+    assert made["error"] == "the merge could not be created"

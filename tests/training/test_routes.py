@@ -116,6 +116,68 @@ def test_what_is_missing_is_told_at_the_creation(service: Service) -> None:
     assert service.create(dataset="", concepts_list=[{"instance_data_dir": "stars", "instance_prompt": "x"}])
 
 
+def test_settings_in_groups_are_read_as_if_there_were_none(service: Service) -> None:
+    service.platform.dataset("plain")
+    groups = {
+        "dataset_arguments": {"train_data_dir": "3_stars", "reg_data_dir": "plain", "class_prompt": "a star"},
+        "saving_arguments": {"output_name": "grouped"},
+    }
+    service.platform.dataset("3_stars")
+    training_id = service.create(dataset="", **groups)
+    service.call("PUT", f"/trainings/{training_id}/start")
+    work = service.claimed()
+    assert work is not None
+    assert work["result_name"] == "grouped.safetensors"
+    (concept,) = work["concepts"]
+    assert (concept["repeats"], concept["class_prompt"], len(concept["class_pictures"])) == (3, "a star", 1)
+
+
+def test_a_training_that_waits_says_what_for(service: Service) -> None:
+    training_id = service.create(training={"training_instance_type": "ml.g4dn.2xlarge"})
+    service.call("PUT", f"/trainings/{training_id}/start")
+    assert service.shown(training_id)["waits_for"] == (
+        "a worker of the instance type ml.g4dn.2xlarge that is idle and has a free slot"
+    )
+
+
+def test_a_checkpoint_that_was_replaced_since_the_start_fails_the_training(service: Service) -> None:
+    training_id = service.started()
+    service.parts.database["work"].update_one({"_id": training_id}, {"$set": {"files": [{"id": "older"}]}})
+    assert service.claimed() is None
+    assert service.shown(training_id)["error"] == (
+        f"the checkpoint {SHAPES} was replaced by another of its name since the start"
+    )
+
+
+def test_a_deletion_that_was_cut_off_is_ended_by_the_sweep(service: Service) -> None:
+    training_id = service.started()
+    service.claimed()
+    service.upload(training_id, "state-5.state")
+    give_up = service.others.answers.pop("checkpoints/give-up")
+    service.call("DELETE", "/trainings", {"training_id_list": [training_id]})
+    assert service.call("GET", f"/trainings/{training_id}").status_code == 404
+    assert service.parts.database["work"].count_documents({}) == 1
+    service.others.answers["checkpoints/give-up"] = give_up
+    service.parts.finishing.sweep()
+    assert service.parts.database["work"].count_documents({}) == 0
+    assert list(service.parts.storage.objects.keys_under("train/")) == []
+    assert service.platform.checkpoints
+
+
+def test_the_end_leaves_samples_and_saves_alone(service: Service) -> None:
+    training_id = service.started()
+    service.claimed()
+    for step, name in ((5, "state-5.state"), (6, "sample-6-0.png"), (7, "state-7.state")):
+        file = service.upload(training_id, name)
+        service.work(f"jobs/{training_id}/saved", attempt=1, file=file, step=step)
+    service.upload(training_id, "save-8.safetensors")  # its worker dies before it can say so
+    file = service.upload(training_id, "result.safetensors")
+    service.work(f"jobs/{training_id}/complete", attempt=1, file=file)
+    service.parts.finishing.finish(training_id)
+    keys = service.parts.storage.objects.keys_under("train/")
+    assert [key.rsplit("/", 1)[-1] for key in keys] == ["sample-6-0.png"]
+
+
 def test_the_older_ways_to_change_and_to_read(service: Service) -> None:
     training_id = service.create()
     body = {"train_job_id": training_id, "status": "Training"}
