@@ -27,7 +27,9 @@ class EngineConfig:
     """What every front needs; sizes in bytes, times in seconds."""
 
     worker_id: str = _read_from("WORKER_ID", "the worker's name", "host and a random part")
-    cache_dir: Path = _read_from("WORKER_CACHE_DIR", "where checkpoint files are kept", "~/.cache/sdfleet")
+    cache_dir: Path = _read_from(  # noqa: RUF009 - a field, as the others
+        "WORKER_CACHE_DIR", "where checkpoint files are kept", "~/.cache/sdfleet"
+    )
     disk_cache_bytes: int = _read_from("WORKER_DISK_CACHE_GB", "how much of them", "50")
     memory_cache_bytes: int | None = _read_from(
         "WORKER_MEMORY_CACHE_GB", "models in memory", "60% of the GPU's memory, on a CPU 40% of all"
@@ -68,7 +70,7 @@ class WorkerConfig(EngineConfig):
     training_url: str | None = _read_from(
         "TRAINING_URL", "internal base address of the training service", "no trainings and merges", None
     )
-    alive_file: Path | None = _read_from(
+    alive_file: Path | None = _read_from(  # noqa: RUF009
         "WORKER_ALIVE_FILE", "a file that is touched while the worker lives, for a health check", "none", None
     )
     state_seconds: float = _read_from(
@@ -114,7 +116,7 @@ class ServeConfig(EngineConfig):
 class TrainConfig(EngineConfig):
     """Settings of a SageMaker training job: it knows no address and no secret of ours."""
 
-    root: Path = _read_from(
+    root: Path = _read_from(  # noqa: RUF009
         "SAGEMAKER_TRAINING_ROOT", "where SageMaker puts inputs and takes results", "/opt/ml"
     )
     state_seconds: float = _read_from(
