@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import autoscaling, gateway, jobs, transfer, users
+from bench import autoscaling, gateway, inference, jobs, transfer, users
 from stack.failures import StackError
 
 BENCHMARKS = {
     "jobs": jobs.run,
     "transfer": transfer.run,
     "gateway": gateway.run,
+    "inference": inference.run,
     "users": users.run,
     "autoscaling": autoscaling.run,
 }

@@ -36,6 +36,7 @@ def after(key: str | None, moment_field: str) -> dict[str, Any]:
         moment = datetime.fromtimestamp(int(epoch_ms) / 1000, UTC)
         if not isinstance(last_id, str):
             raise ValueError
+        last_id.encode()  # half a surrogate pair is no text that MongoDB takes
     except (ValueError, TypeError, OverflowError, OSError):
         raise BadRequest("last_evaluated_key is not one that this list has given") from None
     # The bound is said twice: an index is read from there on only when it stands outside of $or.

@@ -16,6 +16,7 @@ PERIODIC = {
     "inference.sweep_deleted": ("inference", 30.0),
     "inference.submit_to_sagemaker": ("inference", 2.0),
     "inference.pick_up_from_sagemaker": ("inference", 2.0),
+    "inference.delete_outlived": ("inference", 60.0),
     "inference.announce_ends": ("inference", 1.0),
     "endpoints.reconcile": ("endpoints", 2.0),
     "endpoints.synchronise": ("endpoints", 5.0),

@@ -6,7 +6,7 @@ from typing import Any
 from pymongo import ReturnDocument
 
 from services.common.times import now
-from services.inference.records import Job, JobRecords
+from services.inference.records import LONGEST_HISTORY, Job, JobRecords
 from services.inference.states import Status
 
 
@@ -126,7 +126,12 @@ class Attempts(JobRecords):
                 "$set": {
                     "completed_at": {"$cond": [last, at, "$$REMOVE"]},
                     "error": {"$cond": [last, told, "$$REMOVE"]},
-                    "history": {"$concatArrays": ["$history", [entry | {"status": "$status"}]]},
+                    "history": {
+                        "$slice": [
+                            {"$concatArrays": ["$history", [entry | {"status": "$status"}]]},
+                            -LONGEST_HISTORY,
+                        ]
+                    },
                 }
             },
             {"$unset": ["lease"]},

@@ -11,6 +11,7 @@ from services.common.settings import (
     secret,
     setting,
 )
+from services.inference.lifetimes import days
 from services.inference.limits import NO_LIMITS, LimitTable
 from services.inference.sagemaker.settings import SageMakerSettings
 
@@ -53,6 +54,18 @@ class Config:
         "after so long a stream ends, and its client comes back with credentials",
         default=900.0,
         parse=float,
+    )
+    results_days: float = setting(
+        "RESULTS_DAYS",
+        "jobs that are over are deleted with their pictures after so many days (0: never)",
+        default=0.0,
+        parse=days,
+    )
+    unstarted_days: float = setting(
+        "UNSTARTED_DAYS",
+        "jobs that nobody starts are deleted after so many days (0: never)",
+        default=7.0,
+        parse=days,
     )
     limits: LimitTable = setting(  # noqa: RUF009 - a field, as the others
         "INFERENCE_LIMITS",

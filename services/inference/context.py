@@ -16,6 +16,7 @@ from services.inference.creation import JobCreation
 from services.inference.deletion import EndpointEnd, JobDeletion
 from services.inference.deployments import Deployments
 from services.inference.fairness import FairShare
+from services.inference.lifetimes import Lifetimes
 from services.inference.line_repository import Line
 from services.inference.pace import Pace
 from services.inference.parts import Parts
@@ -46,6 +47,7 @@ class Context(Parts):
     running: JobRunning
     previews: Previews
     deletion: JobDeletion
+    lifetimes: Lifetimes
     checkpoints: ServiceClient
     streams: Streams
     webhook_records: WebhookRecords
@@ -95,6 +97,7 @@ def open_context(config: Config) -> Context:
     )
     limits = StreamLimits(config.event_streams, config.event_streams_per_user, config.event_stream_seconds)
     running = JobRunning(parts, config.lease_seconds, config.max_attempts, config.limits.limits_running)
+    deletion = JobDeletion(parts, config.lease_seconds)
     return Context(
         **vars(parts),
         config=config,
@@ -104,7 +107,8 @@ def open_context(config: Config) -> Context:
         start=JobStart(parts, config.limits, config.realtime_wait_seconds),
         running=running,
         previews=Previews(parts, config.lease_seconds),
-        deletion=JobDeletion(parts, config.lease_seconds),
+        deletion=deletion,
+        lifetimes=Lifetimes(parts.jobs, deletion, config.results_days, config.unstarted_days),
         checkpoints=checkpoints,
         streams=Streams(config.redis_url, parts.jobs.standings, limits),
         webhook_records=webhook_records,

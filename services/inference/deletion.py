@@ -6,6 +6,7 @@ from typing import Any
 from services.common.service_client import ServiceClient
 from services.common.times import now
 from services.inference.parts import Parts
+from services.inference.records import Job
 
 
 class JobDeletion:
@@ -18,9 +19,13 @@ class JobDeletion:
     def delete(self, job_ids: list[str], owner: str | None, actor: str) -> None:
         """Hide the jobs at once, stop what runs, and remove their objects."""
         for job in self._parts.jobs.hide(job_ids, owner, actor):
-            self._parts.bells.cancel(job["_id"])
-            self._parts.tell(job)
-            self._parts.storage.delete_all(job)
+            self.finish(job)
+
+    def finish(self, job: Job) -> None:
+        """Stop a hidden job and remove its objects; killed in here, `sweep` does it."""
+        self._parts.bells.cancel(job["_id"])
+        self._parts.tell(job)
+        self._parts.storage.delete_all(job)
 
     def sweep(self) -> int:
         """Forget deleted jobs after the last upload URL of their workers has ended; how many."""

@@ -42,6 +42,19 @@ def job_view(job: Job, storage: JobStorage, place: Place) -> dict[str, Any]:
     }
 
 
+def history_view(job: Job) -> list[dict[str, Any]]:
+    """Every change of the job's state: when, by whom, and why where there is a reason."""
+    return [
+        {
+            "state": line["status"],
+            "time": as_text(line["at"]),
+            "actor": line["actor"],
+            "reason": line.get("reason"),
+        }
+        for line in job["history"]
+    ]
+
+
 def raw_output(job_id: str, images: list[str]) -> dict[str, Any]:
     """What lies at the job's output path: the shape of the older product's raw answer."""
     return {
@@ -98,7 +111,7 @@ def _params(job: Job, storage: JobStorage) -> dict[str, Any]:
         used.setdefault(model["type"], []).append(shown_model)
     return {
         "input_body_s3": storage.parameters_location(job),
-        "input_body_presign_url": storage.parameters_url(job, "client"),
+        "input_body_presign_url": storage.parameters_url(job),
         "used_models": used,
         "sagemaker_inference_endpoint_id": job["endpoint_id"],
         "sagemaker_inference_endpoint_name": job["endpoint"],

@@ -8,7 +8,7 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 
 from services.common.times import now
-from services.inference.records import IN_LINE, Job, JobRecords, entry
+from services.inference.records import IN_LINE, Job, JobRecords, entry, noted
 from services.inference.scheduling import LOWEST_PRIORITY, MOST_OVERTAKEN, WINDOW, rank_of, turn_of
 from services.inference.states import Status
 
@@ -141,7 +141,7 @@ class Line(JobRecords):
                 },
                 "$inc": {"attempt": 1},
                 "$unset": {"timeline": "", "together": "", "preview": ""},
-                "$push": {"history": entry(Status.RUNNING, worker_id, at)},
+                "$push": noted(entry(Status.RUNNING, worker_id, at)),
             },
             sort=IN_LINE,
             return_document=ReturnDocument.AFTER,

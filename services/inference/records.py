@@ -29,6 +29,8 @@ WAITING_INDEXES = {
     ],
     "models in use": [("models.id", ASCENDING)],
 }
+# A job that is given back all day long, as by an endpoint that has no room, must not grow with it.
+LONGEST_HISTORY = 100
 NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 
 
@@ -56,6 +58,11 @@ def entry(status: Status, actor: str, at: datetime, reason: str | None = None) -
     return {"status": status, "actor": actor, "at": at} | ({"reason": reason} if reason else {})
 
 
+def noted(line: dict[str, Any]) -> dict[str, Any]:
+    """What `$push` takes to add a line to a job's history, which keeps its newest."""
+    return {"history": {"$each": [line], "$slice": -LONGEST_HISTORY}}
+
+
 def owned_by(owner: str | None) -> dict[str, Any]:
     """The query part for what is a user's; None: everybody's."""
     return {} if owner is None else {"user": owner}
@@ -81,6 +88,12 @@ class JobRecords:
             name="leases",
         )
         ensure_index(
+            self._jobs,
+            [("completed_at", ASCENDING)],
+            partialFilterExpression={"completed_at": {"$exists": True}},
+            name="ends",
+        )
+        ensure_index(
             self._jobs, "status", partialFilterExpression={"webhooks_due": True}, name="ends to announce"
         )
 
@@ -98,7 +111,7 @@ class JobRecords:
     ) -> Job | None:
         update: dict[str, Any] = {
             "$set": {"status": status} | values,
-            "$push": {"history": entry(status, actor, at, reason)},
+            "$push": noted(entry(status, actor, at, reason)),
         }
         if drop_lease:
             update["$unset"] = {"lease": ""}

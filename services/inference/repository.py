@@ -3,7 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+from pymongo import ASCENDING
 from pymongo.client_session import ClientSession
+from pymongo.cursor import Cursor
 
 from services.common import tracing
 from services.common.paging import after
@@ -13,6 +15,7 @@ from services.inference.records import ALIVE, NEWEST_FIRST, Job, JobRecords, ent
 from services.inference.scheduling import rank_of
 from services.inference.states import FINAL, SHOWN, TASK_TYPES, Status
 
+ROUND = 500
 STARTED_WITHIN = timedelta(hours=1)  # after its creation; a job that nobody starts keeps no checkpoint
 
 
@@ -33,6 +36,10 @@ class Jobs(JobRecords):
         last_key: str | None,
     ) -> list[Job]:
         """Jobs newest first, one more than `limit` when there is a next page."""
+        return list(self.listing(owner, filters, last_key).limit(limit + 1))
+
+    def listing(self, owner: str | None, filters: dict[str, str | None], last_key: str | None) -> Cursor[Job]:
+        """All that a list has after `last_key`, newest first, read from an index in that order."""
         status, task_type, endpoint = (filters.get(name) for name in ("status", "task_type", "endpoint"))
         states = SHOWN[status] if status else [state for group in SHOWN.values() for state in group]
         query: dict[str, Any] = owned_by(owner) | {
@@ -42,8 +49,8 @@ class Jobs(JobRecords):
         if endpoint:
             query["endpoint"] = endpoint
         query |= after(last_key, "created_at")
-        found = self._jobs.find(query).sort(NEWEST_FIRST).limit(limit + 1)
-        return list(found.hint(list_index(owner is not None, at_endpoint=bool(endpoint))))
+        index = list_index(owner is not None, at_endpoint=bool(endpoint))
+        return self._jobs.find(query).sort(NEWEST_FIRST).hint(index)
 
     def standings(self, job_ids: list[str]) -> dict[str, Job]:
         """How these jobs stand, of those that are there."""
@@ -86,6 +93,7 @@ class Jobs(JobRecords):
         self,
         job_id: str,
         actor: str,
+        sealed_parameters: str,
         summary: Summary,
         turn: int,
         priority: int,
@@ -96,6 +104,7 @@ class Jobs(JobRecords):
         at = now()
         values: dict[str, Any] = {
             "queued_at": at,
+            "sealed_parameters": sealed_parameters,
             "priority": priority,
             "rank": rank_of(turn, priority),
             "overtaken": 0,
@@ -126,18 +135,31 @@ class Jobs(JobRecords):
 
     def hide(self, job_ids: list[str], owner: str | None, actor: str) -> list[Job]:
         """→ deleted, for those that are there and the owner's; their objects are the caller's to remove."""
-        hidden = []
-        for job_id in job_ids:
-            at = now()
-            job = self._change(
-                {"_id": job_id, "status": ALIVE} | owned_by(owner),
-                Status.DELETED,
-                actor,
-                at,
-                {"lease": {"expires_at": at}},
-            )
-            hidden += [job] if job else []
-        return hidden
+        found = (self._hide({"_id": job_id, "status": ALIVE} | owned_by(owner), actor) for job_id in job_ids)
+        return [job for job in found if job is not None]
+
+    def hide_outlived(self, job: Job, actor: str) -> Job | None:
+        """→ deleted, for a job that is still as it was when it was found to be too old."""
+        return self._hide({"_id": job["_id"], "status": job["status"]}, actor)
+
+    def _hide(self, expected: dict[str, Any], actor: str) -> Job | None:
+        at = now()
+        return self._change(expected, Status.DELETED, actor, at, {"lease": {"expires_at": at}})
+
+    def ended_before(self, moment: datetime) -> list[Job]:
+        """Jobs that were over by then, the oldest first; a round's worth."""
+        over = {"status": {"$in": [Status.SUCCEED, Status.FAILED, Status.CANCELLED]}}
+        query = over | {"completed_at": {"$lt": moment}}
+        return list(self._jobs.find(query).sort("completed_at", ASCENDING).limit(ROUND).hint("ends"))
+
+    def unstarted_before(self, moment: datetime) -> list[Job]:
+        """Jobs that were created before then, and that nobody has started; a round's worth."""
+        query = {
+            "status": Status.CREATED,
+            "task_type": {"$in": TASK_TYPES},
+            "created_at": {"$lt": moment},
+        }
+        return list(self._jobs.find(query).limit(ROUND).hint(list_index(owned=False, at_endpoint=False)))
 
     def hidden_before(self, moment: datetime) -> list[Job]:
         """Deleted jobs whose last worker can no longer write."""

@@ -12,7 +12,7 @@ from services.common.paging import next_key
 from services.common.web import ServiceBlueprint, read_json_object
 from services.inference.current import current_parts, owner_filter, visible_job
 from services.inference.errors import AlreadyFinished, QuotaExceeded
-from services.inference.job_view import created_view, job_view, started_view, webhook_secret
+from services.inference.job_view import created_view, history_view, job_view, started_view, webhook_secret
 from services.inference.records import Job
 from services.inference.sagemaker.repository import BACKEND as SAGEMAKER
 from services.inference.schemas import (
@@ -26,6 +26,7 @@ from services.inference.schemas import (
     StartInference,
     brings_parameters,
 )
+from services.inference.states import Status
 from services.inference.waiting import NO_PLACE
 
 blueprint = ServiceBlueprint("inferences", __name__, description="Inference jobs")
@@ -33,7 +34,7 @@ blueprint = ServiceBlueprint("inferences", __name__, description="Inference jobs
 
 def _shown(job: Job) -> dict[str, Any]:
     parts = current_parts()
-    return job_view(job, parts.storage, parts.waiting.place(job))
+    return job_view(job, parts.storage, parts.waiting.place(job)) | {"history": history_view(job)}
 
 
 @blueprint.route("/inferences", methods=["POST"])
@@ -54,7 +55,8 @@ def create_inference(wanted: dict[str, Any]) -> dict[str, Any] | Response:
 def _start_inline(job: Job, text: str) -> Response:
     """Start a job with its parameters; one that may not start is not kept: nobody was told its id."""
     parts = current_parts()
-    parts.storage.write_parameters(job, text)
+    if job["status"] == Status.CREATED:  # else a repeat: the first call's parameters stay
+        parts.storage.write_parameters(job, text)
     try:
         return _start(job, told_once=webhook_secret(job))
     except (BadRequest, QuotaExceeded):

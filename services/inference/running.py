@@ -19,6 +19,16 @@ from services.inference.states import Status
 from services.inference.storage import result_file
 
 LONGEST_REASON = 1000
+# What is kept of a worker's timings, epoch seconds by its clock.
+TIMINGS = (
+    "claimed_at",
+    "parameters_at",
+    "first_step_at",
+    "last_step_at",
+    "decoded_at",
+    "encoded_at",
+    "uploaded_at",
+)
 
 
 class JobRunning:
@@ -88,7 +98,8 @@ class JobRunning:
             raise AttemptOver
         # Before the change of state: whoever sees `succeed` finds everything there.
         self._parts.storage.write_output(job_id, raw_output(job_id, images))
-        job = self._parts.attempts.complete(job_id, worker_id, attempt, images, timings, folder)
+        kept = {name: timings[name] for name in TIMINGS if isinstance(timings.get(name), int | float)}
+        job = self._parts.attempts.complete(job_id, worker_id, attempt, images, kept, folder)
         if job is None:
             raise AttemptOver
         self._parts.tell(job)
@@ -149,7 +160,7 @@ class JobRunning:
             "task_type": job["task_type"],
             "request_id": job.get("request_id"),
             "traceparent": job.get("traceparent"),
-            "parameters_url": self._parts.storage.parameters_url(job, "worker"),
+            "parameters_url": self._parts.storage.sealed_url(job),
             "seed": job["seed"],
             "preview": job.get("wants_preview", False),
             "models": files + built_in,

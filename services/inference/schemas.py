@@ -1,5 +1,6 @@
 """Shapes of the inference service's requests and answers."""
 
+import json
 from typing import Any
 
 from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields, validate, validates_schema
@@ -11,6 +12,7 @@ from services.inference.previews import LARGEST_PREVIEW
 from services.inference.scheduling import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITY_WORDS
 from services.inference.states import SHOWN, TASK_TYPES
 
+LARGEST_FILTERS = 16 * 2**10
 ENDPOINT_TYPES = ("Async", "Real-time")
 
 
@@ -29,6 +31,17 @@ class Priority(Whole):
         return super()._deserialize(value, attr, data, **kwargs) if word is None else word
 
 
+class Filters(Object):
+    """What a client keeps with a job: stored, never interpreted, and small."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[Any, Any]:
+        members = super()._deserialize(value, attr, data, **kwargs)
+        size = len(json.dumps(members))
+        if size > LARGEST_FILTERS:
+            raise ValidationError(f"filters has {size} bytes as JSON (maximum allowed: {LARGEST_FILTERS})")
+        return members
+
+
 class CreateInference(Body):
     """A job; its parameters are uploaded later, or come along as a JSON text or as members."""
 
@@ -41,7 +54,7 @@ class CreateInference(Body):
     models = Object(load_default=dict, keys=Text(choices=CHECKPOINT_TYPES), values=_file_names())
     priority = Priority(load_default=None, allow_none=True)
     preview = Flag(load_default=False)
-    filters = Object(load_default=dict)
+    filters = Filters(load_default=dict)
     sagemaker_endpoint_name = Text(load_default=None, allow_none=True, max_length=255)
     sagemaker_endpoint = Text(load_default=None, allow_none=True, max_length=255)
     webhook_url = Text(load_default=None, allow_none=True, max_length=2048)
@@ -163,6 +176,13 @@ class TimelineShape(Schema):
     fetchable = fields.String(allow_none=True)
 
 
+class ChangeShape(Schema):
+    state = fields.String()
+    time = fields.String()
+    actor = fields.String()
+    reason = fields.String(allow_none=True)
+
+
 class JobShape(Schema):
     InferenceJobId = fields.String()
     status = fields.String(validate=validate.OneOf(tuple(SHOWN)))
@@ -185,6 +205,7 @@ class JobShape(Schema):
     estimated_wait_seconds = fields.Float(allow_none=True)
     attempts = fields.Integer()
     timeline = fields.Nested(TimelineShape)
+    history = fields.List(fields.Nested(ChangeShape))
     error = fields.String(allow_none=True)
 
 
@@ -196,7 +217,8 @@ class JobListShape(Schema):
 # the GPU worker's calls
 
 LONGEST_PREVIEW = 4 * LARGEST_PREVIEW // 3  # in base64
-IMAGE_NAME = r"image_\d{1,4}\.png"
+IMAGE_NAME = r"image_[0-9]{1,4}\.png"
+MOST_IMAGES = 200
 
 
 class Claim(Body):
@@ -245,7 +267,7 @@ class WantUploads(Attempt):
 class Completion(Attempt):
     """The results of an attempt."""
 
-    images = Items(Text(validate=validate.Regexp(IMAGE_NAME + r"\Z")), required=True, max_items=200)
+    images = Items(Text(validate=validate.Regexp(IMAGE_NAME + r"\Z")), required=True, max_items=MOST_IMAGES)
     info = Object(load_default=dict)
     timings = Object(load_default=dict)
 

@@ -33,7 +33,8 @@ class JobStart:
                 raise ParametersMissing
             model_ids = [model["id"] for model in job["models"]]
             summary = summarise(job["task_type"], read_parameters(content), model_ids)
-            queued = self._queue(job, actor, summary, job["priority"] if priority is None else priority)
+            wanted = job["priority"] if priority is None else priority
+            queued = self._queue(job, actor, content, summary, wanted)
             if queued is not None:
                 self._parts.ring(queued)
                 self._parts.tell(queued)
@@ -44,16 +45,17 @@ class JobStart:
             raise AlreadyFinished(job["_id"], current["status"])
         return current
 
-    def _queue(self, job: Job, actor: str, summary: Summary, priority: int) -> Job | None:
+    def _queue(self, job: Job, actor: str, content: bytes, summary: Summary, priority: int) -> Job | None:
         limits = self._limits.of(job["user"], job["roles"])
         limits.check(summary)
+        sealed = self._parts.storage.seal_parameters(job, content)
         turn = self._parts.shares.next_turn(job["endpoint"], job["user"])
         queued = self._parts.quotas.start(
             job,
             summary.images,
             limits,
             lambda session: self._parts.jobs.queue(
-                job["_id"], actor, summary, turn, priority, limits.running, session
+                job["_id"], actor, sealed, summary, turn, priority, limits.running, session
             ),
         )
         # A user's turns go to the most urgent first. Dying in between costs this job its better turn.

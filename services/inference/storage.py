@@ -1,5 +1,6 @@
 """Where the objects of a job lie."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,9 +10,14 @@ LARGEST_PARAMETERS = 32 * 2**20
 OUTPUTS = "sagemaker_output"
 
 
+def parameters_prefix(task_type: str, job_id: str) -> str:
+    """The folder of the parameters."""
+    return f"{task_type}/infer_v2/{job_id}/"
+
+
 def parameters_key(task_type: str, job_id: str) -> str:
     """The uploaded generation parameters."""
-    return f"{task_type}/infer_v2/{job_id}/api_param.json"
+    return parameters_prefix(task_type, job_id) + "api_param.json"
 
 
 def result_prefix(job_id: str) -> str:
@@ -57,9 +63,25 @@ class JobStorage:
         """Where the client PUTs the parameters."""
         return self._store.presign_put(parameters_key(job["task_type"], job["_id"]))
 
-    def parameters_url(self, job: dict[str, Any], audience: str) -> str:
-        """Where "client" or "worker" fetches the parameters."""
-        return self._store.presign_get(parameters_key(job["task_type"], job["_id"]), audience)
+    def parameters_url(self, job: dict[str, Any]) -> str:
+        """Where a client fetches the parameters."""
+        return self._store.presign_get(parameters_key(job["task_type"], job["_id"]))
+
+    def sealed_url(self, job: dict[str, Any]) -> str:
+        """Where a worker fetches the parameters that the job was started with."""
+        # A job that an earlier version has queued has nothing sealed.
+        key = job.get("sealed_parameters") or parameters_key(job["task_type"], job["_id"])
+        return self._store.presign_get(key, "worker")
+
+    def seal_parameters(self, job: dict[str, Any], content: bytes) -> str:
+        """Keep the parameters that were checked where no client can overwrite them; the key.
+
+        It names the content: of two starts at once, the one that is refused changes nothing of the other's.
+        """
+        digest = hashlib.sha256(content).hexdigest()
+        key = parameters_prefix(job["task_type"], job["_id"]) + f"started-{digest}.json"
+        self._store.write(key, content)
+        return key
 
     def read_parameters(self, job: dict[str, Any]) -> bytes | None:
         """The uploaded parameters, None when there are none, cut off after what is too much to be any."""
@@ -99,8 +121,7 @@ class JobStorage:
     def delete_all(self, job: dict[str, Any]) -> None:
         """Remove every object of the job."""
         job_id = job["_id"]
-        keys = [parameters_key(job["task_type"], job_id), output_key(job_id), preview_key(job_id)]
-        self._store.delete(keys)
+        self._store.delete([output_key(job_id), preview_key(job_id)])
         if job.get("output_location"):
             self._store.delete_under(f"{OUTPUTS}/{job_id}-")  # SageMaker's answers, by attempt
-        self._store.delete_under(result_prefix(job_id))
+        self._store.delete_under(parameters_prefix(job["task_type"], job_id), result_prefix(job_id))

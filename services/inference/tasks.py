@@ -42,6 +42,12 @@ def sweep_deleted() -> int:
     return _context().deletion.sweep()
 
 
+@app.task(name="inference.delete_outlived", ignore_result=True, time_limit=600)
+def delete_outlived() -> int:
+    """Delete jobs that have been over, or not started, for longer than the deployment keeps them."""
+    return _context().lifetimes.sweep()
+
+
 @app.task(name="inference.announce_ends", ignore_result=True, time_limit=120)
 def announce_ends() -> int:
     """Tell webhooks of jobs that are over."""

@@ -66,7 +66,10 @@ class Expected:
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Clients and workers do whatever comes to their minds, in any order, late or twice."""
+    """Clients and workers do whatever comes to their minds, in any order, late or twice.
+
+    No precondition asks how jobs stand: that depends on who was quicker, and hypothesis repeats its choices.
+    """
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -132,7 +135,6 @@ class Lifecycle(RuleBasedStateMachine):
             assert outcome == {"deleted": "absent", "cancelled": "over"}.get(expected.status, "started")
         STEPS["start"] += 1
 
-    @precondition(lambda self: any(job.status == "created" for job in self.jobs.values()))
     @rule(user=users)
     def start_all_at_once(self, user: str) -> None:
         mine = [
@@ -169,7 +171,6 @@ class Lifecycle(RuleBasedStateMachine):
 
     # workers
 
-    @precondition(lambda self: self._startable() or len(self.handles) % 3 == 0)
     @rule(worker=workers, room=st.integers(1, 3), warm=st.sampled_from(([], ["c1"], ["c2"])))
     def claim(self, worker: str, room: int, warm: list[str]) -> None:
         startable = self._startable()
@@ -179,7 +180,6 @@ class Lifecycle(RuleBasedStateMachine):
         self._take(claimed)
         STEPS["claim"] += 1
 
-    @precondition(lambda self: self._startable())
     @rule(room=st.integers(1, 2))
     def claim_at_once(self, room: int) -> None:
         possible = self._most_startable()
@@ -239,11 +239,12 @@ class Lifecycle(RuleBasedStateMachine):
         if self._as_holder(which, self.running.release):
             self.jobs[job_id].status = "queued"
 
-    @precondition(lambda self: any(job.status == "running" for job in self.jobs.values()))
     @rule(which=which, reapers=st.integers(1, 3))
     def expire(self, which: int, reapers: int) -> None:
         """A worker goes silent, and several look for such at once."""
         running = [key for key, job in self.jobs.items() if job.status == "running"]
+        if not running:
+            return
         job_id = running[which % len(running)]
         past = {"$subtract": ["$$NOW", 60_000]}
         self.context.database["jobs"].update_one({"_id": job_id}, [{"$set": {"lease.expires_at": past}}])

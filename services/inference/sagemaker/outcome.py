@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from services.inference.schemas import IMAGE_NAME
+from services.inference.schemas import IMAGE_NAME, MOST_IMAGES
 
 LARGEST_ANSWER = 4 * 2**20
 LONGEST_TOLD = 500
@@ -37,7 +37,7 @@ def read_answer(content: bytes, job_id: str, attempt: int) -> Made | Failed:
         images, timings = answer["image_names"], answer["timings"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return Failed("passing", "the container's answer was not understood: is it sdfleet's image?")
-    if not isinstance(images, list) or not all(_is_image_name(name) for name in images):
+    if not isinstance(images, list) or not _are_image_names(images):
         return Failed("passing", "the container named pictures as no picture is named")
     return Made(images, _moments(timings))
 
@@ -67,8 +67,10 @@ def _find(text: str) -> Failed | None:
     return None
 
 
-def _is_image_name(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(IMAGE_NAME, name) is not None
+def _are_image_names(names: list[Any]) -> bool:
+    return len(names) <= MOST_IMAGES and all(
+        isinstance(name, str) and re.fullmatch(IMAGE_NAME, name) is not None for name in names
+    )
 
 
 def _moments(timings: Any) -> dict[str, Any]:

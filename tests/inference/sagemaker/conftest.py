@@ -1,6 +1,7 @@
 """The inference service with SageMaker endpoints: a real container, and a server in the place of AWS."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,13 @@ class SageMakerService(Service):
         return dict(self.context.database["jobs"].find_one({"_id": job_id}))
 
     def objects(self, job_id: str) -> list[str]:
-        """The keys of everything in S3 that belongs to the job."""
-        return sorted(key for key in self.context.store.keys_under("") if job_id in key)
+        """The keys of everything in S3 that belongs to the job; without digests."""
+        keys = (key for key in self.context.store.keys_under("") if job_id in key)
+        return sorted(re.sub(r"started-[0-9a-f]{64}", "started", key) for key in keys)
+
+    def parameters(self, job_id: str) -> list[str]:
+        """The keys of a started job's parameters, as `objects` tells them."""
+        return [f"txt2img/infer_v2/{job_id}/{name}.json" for name in ("api_param", "started")]
 
     def pass_time(self, job_id: str, *fields: str) -> None:
         """Let these moments of the job's invocations lie in the past."""

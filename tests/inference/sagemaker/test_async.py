@@ -43,7 +43,7 @@ def test_nothing_but_the_results_is_left(service: SageMakerService) -> None:
         f"out/{job_id}/result/attempt-1/image_0.png",
         f"sagemaker_output/{job_id}-1.out",
         f"sagemaker_output/{job_id}.out",
-        f"txt2img/infer_v2/{job_id}/api_param.json",
+        *service.parameters(job_id),
     ]
     assert service.invocations.count_documents({}) == 0
     assert service.delete("/inferences", {"inference_id_list": [job_id]}).status_code == 204
@@ -58,7 +58,7 @@ def test_a_request_that_cannot_be_honoured_fails_at_once_with_the_containers_sen
     assert (job["status"], job["attempts"]) == ("failed", 1)
     assert job["error"] == "cfg_scale must be a number from 1 to 100, not 'much'"
     service.pick_up()
-    assert service.objects(job_id) == [f"txt2img/infer_v2/{job_id}/api_param.json"]
+    assert service.objects(job_id) == service.parameters(job_id)
 
 
 def test_a_failure_of_the_endpoint_is_tried_again(service: SageMakerService) -> None:
@@ -122,7 +122,7 @@ def test_a_cancelled_job_stays_so_and_its_late_objects_are_removed(service: Sage
     assert [key for key in service.objects(job_id) if "image_0.png" in key]
     service.pick_up()
     assert service.shown(job_id)["status"] == "cancelled"
-    assert service.objects(job_id) == [f"txt2img/infer_v2/{job_id}/api_param.json"]
+    assert service.objects(job_id) == service.parameters(job_id)
 
 
 def test_what_comes_after_a_deletion_is_removed_and_forgotten(service: SageMakerService) -> None:

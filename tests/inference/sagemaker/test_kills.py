@@ -51,7 +51,7 @@ def assert_one_result(service: SageMakerService, job_id: str) -> None:
         f"out/{job_id}/result/attempt-{number}/image_0.png",
         f"sagemaker_output/{job_id}-{number}.out",
         f"sagemaker_output/{job_id}.out",
-        f"txt2img/infer_v2/{job_id}/api_param.json",
+        *service.parameters(job_id),
     ]
     assert service.invocations.count_documents({"job_id": job_id}) == 0
     history = [entry["status"] for entry in service.record(job_id)["history"]]
@@ -95,7 +95,7 @@ def test_a_failure_whose_pick_up_is_killed_is_picked_up(
     assert service.finished(job_id)["error"] == "cfg_scale must be a number from 1 to 100, not 'much'"
     service.pass_time(job_id)
     service.pick_up()
-    assert service.objects(job_id) == [f"txt2img/infer_v2/{job_id}/api_param.json"]
+    assert service.objects(job_id) == service.parameters(job_id)
 
 
 def test_every_step_is_killed_somewhere() -> None:

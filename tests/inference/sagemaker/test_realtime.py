@@ -89,7 +89,7 @@ def test_a_cancelled_job_ends_the_wait_and_its_late_pictures_are_removed(service
     assert answers[0][0].json["data"]["status"] == "cancelled"
     service.runtime.faults.gate.set()
     service.answered()
-    wait_for(lambda: service.objects(job_id) == [f"txt2img/infer_v2/{job_id}/api_param.json"])
+    wait_for(lambda: service.objects(job_id) == service.parameters(job_id))
 
 
 def test_a_process_that_dies_while_it_waits_loses_no_job(service: SageMakerService) -> None:
