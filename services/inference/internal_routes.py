@@ -16,6 +16,7 @@ from services.inference.schemas import (
     EndpointDeleted,
     EndpointNames,
     Failure,
+    FormerUsers,
     PreviewReport,
     ProgressReport,
     WantUploads,
@@ -121,4 +122,13 @@ def jobs_using(body: dict[str, Any]) -> dict[str, Any]:
 def endpoint_deleted(body: dict[str, Any]) -> Response:
     """Waiting jobs of an endpoint move on."""
     _parts().endpoint_end.move_jobs(body["name"], body["roles"], body["endpoint_type"])
+    return Response(status=204)
+
+
+@blueprint.route("/forget-webhooks", methods=["POST"])
+@blueprint.arguments(FormerUsers)
+@for_services
+def forget_webhooks(body: dict[str, Any]) -> Response:
+    """Whoever had these names before is not to hear of the jobs of whoever gets them now."""
+    _parts().webhook_records.remove_of(body["usernames"])
     return Response(status=204)

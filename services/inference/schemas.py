@@ -291,6 +291,12 @@ class CheckpointIds(Body):
     checkpoint_ids = Items(Text(min_length=1, max_length=64), required=True)
 
 
+class FormerUsers(Body):
+    """Names that somebody else is about to have."""
+
+    usernames = Items(Text(min_length=1, max_length=255), required=True)
+
+
 class EndpointDeleted(Body):
     """An endpoint that takes no more jobs."""
 

@@ -60,6 +60,10 @@ class WebhookRecords:
         """Forget webhooks; absent ones are ignored."""
         self._webhooks.delete_many({"_id": {"$in": webhook_ids}} | owned_by(owner))
 
+    def remove_of(self, users: list[str]) -> None:
+        """Forget all webhooks of these users."""
+        self._webhooks.delete_many({"user": {"$in": users}})
+
     def listening(self, user: str, key_id: str | None) -> list[str]:
         """The ids of those that want to hear of a job that is made now."""
         query = {"user": user, "active": True, "key_id": {"$in": [None, key_id]}}

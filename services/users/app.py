@@ -11,6 +11,7 @@ from services.common.audit import audit_changes
 from services.common.identity import Authentication
 from services.common.logs import set_up_logs
 from services.common.mongo import Documents, open_database, ping
+from services.common.service_client import ServiceClient
 from services.common.settings import read_settings
 from services.common.web import make_web_app
 from services.users import (
@@ -96,6 +97,9 @@ def make_parts(config: Config, database: Documents) -> Parts:
         authenticator=Authenticator(repository, credentials, tokens, config.authentication_cache_seconds),
         sessions=Sessions(repository, credentials, passwords, tokens, throttle, config.refresh_token_days),
         audit_log=AuditLog(database),
+        inference=ServiceClient("users", config.inference_url, config.service_secret)
+        if config.inference_url
+        else None,
         whole_api=WholeApi(
             {
                 "checkpoints": config.checkpoints_url,

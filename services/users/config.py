@@ -85,7 +85,11 @@ class Config:
     )
     checkpoints_url: str = setting("CHECKPOINTS_URL", "whose routes /openapi.json lists too", default="")
     endpoints_url: str = setting("ENDPOINTS_URL", "whose routes /openapi.json lists too", default="")
-    inference_url: str = setting("INFERENCE_URL", "whose routes /openapi.json lists too", default="")
+    inference_url: str = setting(
+        "INFERENCE_URL",
+        "whose routes /openapi.json lists too, and who forgets the webhooks of former users",
+        default="",
+    )
     training_url: str = setting("TRAINING_URL", "whose routes /openapi.json lists too", default="")
     datasets_url: str = setting("DATASETS_URL", "whose routes /openapi.json lists too", default="")
     log_level: str = setting("LOG_LEVEL", "least level of log lines", default="INFO")

@@ -5,6 +5,7 @@ from typing import cast
 
 from flask import current_app
 
+from services.common.service_client import ServiceClient
 from services.users.audit_log import AuditLog
 from services.users.authentication import Authenticator
 from services.users.config import Config
@@ -31,6 +32,7 @@ class Parts:
     sessions: Sessions
     audit_log: AuditLog
     whole_api: WholeApi
+    inference: ServiceClient | None  # None: the deployment has none
 
 
 def parts() -> Parts:

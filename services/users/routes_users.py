@@ -9,7 +9,7 @@ from services.common.identity import Caller, current_caller, requires, requires_
 from services.common.paging import next_key
 from services.common.web import ServiceBlueprint
 from services.users import granting, schemas
-from services.users.parts import parts
+from services.users.parts import Parts, parts
 from services.users.passwords import check_length
 from services.users.tokens import new_version
 
@@ -26,7 +26,20 @@ def create(wanted: dict[str, Any]) -> None:
     made, caller = parts(), current_caller().name
     check_length(wanted["password"], made.config.passwords)
     secrets = {"password_hash": made.passwords.hash(wanted["password"]), "version": new_version()}
+    _forget_the_former(made, wanted["username"])
     made.repository.exclusively(lambda inside: granting.put_user(inside, caller, wanted, secrets))
+
+
+def _forget_the_former(made: Parts, username: str) -> None:
+    """A new user of a former one's name: what called the former out of the house does so no more.
+
+    Before the user is there, so that no job of theirs is told of. Raises Unavailable when it cannot be done.
+    """
+    repository, inference = made.repository, made.inference
+    if inference is None or repository.heir_of_former_user(username) is None:
+        return
+    if repository.user(username) is None:
+        inference.call("/internal/forget-webhooks", {"usernames": [username]})
 
 
 @blp.route("/users")

@@ -288,3 +288,15 @@ def test_a_repeat_with_an_idempotency_key_makes_one(service: Service, hook: Rece
     headers = service.keys.user() | {"Idempotency-Key": "once"}
     made = [service.client.post("/webhooks", json={"url": hook.url}, headers=headers).json for _ in range(2)]
     assert made[0]["data"] == made[1]["data"]
+
+
+def test_who_gets_a_former_users_name_tells_the_former_nothing(service: Service, hook: Receiver) -> None:
+    subscribe(service, hook.url)
+    body, headers = {"usernames": ["ann"]}, service.keys.service("users")
+    before = finished(service)
+    assert service.client.post("/internal/forget-webhooks", json=body, headers=headers).status_code == 204
+    after = finished(service)
+    announce(service)
+    assert hook.came == [], (before, after)
+    refused = service.client.post("/internal/forget-webhooks", json=body, headers=service.keys.user())
+    assert refused.status_code == 401

@@ -26,6 +26,7 @@ def users_config(environment: dict[str, str], **more: str) -> Config:
         "ADMIN_PASSWORD": ADMIN_PASSWORD,
         "ADMIN_API_KEY": ADMIN_KEY,
         "AUTHENTICATION_CACHE_SECONDS": "0",
+        "INFERENCE_URL": "",  # tests of what is asked of inference run one of their own
     }
     return read_settings(Config, environment | CHEAP_PASSWORDS | settings | more)
 
