@@ -41,6 +41,9 @@ class EngineConfig:
     metrics_listen: str = _read_from(
         "METRICS_LISTEN", "HOST:PORT or :PORT where Prometheus is answered", "none"
     )
+    ram_cache_bytes: int | None = _read_from(
+        "WORKER_RAM_CACHE_GB", "models in RAM that had to leave the GPU", "40% of the RAM; on a CPU none"
+    )
     batch_jobs: int = _read_from("WORKER_BATCH_JOBS", "compatible jobs that are computed at once", "8")
     batch_pixels: int | None = _read_from(
         "WORKER_BATCH_PIXELS",
@@ -150,6 +153,9 @@ def _engine(environment: Mapping[str, str]) -> dict[str, Any]:
         "grace_seconds": _number(environment, "WORKER_GRACE_SECONDS", 20, minimum=0),
         "log_level": (environment.get("LOG_LEVEL") or "INFO").upper(),
         "metrics_listen": environment.get("METRICS_LISTEN", ""),
+        "ram_cache_bytes": int(_number(environment, "WORKER_RAM_CACHE_GB", 0, minimum=0) * GIGABYTE)
+        if environment.get("WORKER_RAM_CACHE_GB")
+        else None,
         "batch_jobs": int(_number(environment, "WORKER_BATCH_JOBS", 8, minimum=1)),
         "batch_pixels": int(_number(environment, "WORKER_BATCH_PIXELS", 0, minimum=0)) or None,
         "precision": _choice(environment, "WORKER_PRECISION", ("auto", "fp16", "bf16", "fp32")),

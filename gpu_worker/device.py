@@ -8,6 +8,7 @@ import torch
 from gpu_worker.config import ConfigError
 
 CPU_SHARE_FOR_MODELS = 0.4
+RAM_SHARE_FOR_RESTING_MODELS = 0.4
 GPU_SHARE_FOR_MODELS = 0.6
 # A CPU gains from batches only while pictures are small: sixteen of 64x64, one from 256x256 on.
 CPU_BATCH_PIXELS = 16 * 64 * 64
@@ -51,6 +52,11 @@ class Device:
         """How many bytes of models may stay in memory when the settings do not say."""
         return int(self.memory_bytes * (GPU_SHARE_FOR_MODELS if self.is_cuda else CPU_SHARE_FOR_MODELS))
 
+    @property
+    def default_ram_bytes(self) -> int:
+        """How many bytes of models that left a GPU may stay in RAM; a CPU's models are there anyway."""
+        return int(_ram_bytes() * RAM_SHARE_FOR_RESTING_MODELS) if self.is_cuda else 0
+
 
 def choose_device(precision: str = "auto", batch_pixels: int | None = None, compiled: bool = False) -> Device:
     """CUDA in fp16 when there is a GPU, else the CPU in fp32; `precision` names another.
@@ -77,8 +83,11 @@ def _found() -> Device:
             batch_pixels=properties.total_memory // GPU_BYTES_FOR_A_PIXEL,
         )
     _leave_a_core()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Device(torch.device("cpu"), _processor_name(), torch.float32, torch.float32, memory)
+    return Device(torch.device("cpu"), _processor_name(), torch.float32, torch.float32, _ram_bytes())
+
+
+def _ram_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _leave_a_core() -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from gpu_worker.pipelines import LoadedCheckpoint
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.prompt_encoding import encode_prompts
 from gpu_worker.samplers import make_scheduler
+from gpu_worker.vae_tiles import in_tiles_if_needed
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +162,8 @@ def decode(checkpoint: LoadedCheckpoint, vae: Vae, latents: torch.Tensor) -> lis
     pixels = latents.shape[-1] * latents.shape[-2] * vae_scale(vae) ** 2
     images: list[Image.Image] = []
     for part in latents.split(max(1, DECODED_PIXELS // pixels)):
-        decoded = vae.decode(part.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        scaled = part.to(vae.dtype) / vae.config.scaling_factor
+        decoded = in_tiles_if_needed(vae, pixels, partial(vae.decode, scaled, return_dict=False))[0]
         images += processor.postprocess(decoded, output_type="pil")
     return images
 

@@ -37,7 +37,7 @@ class InvocationRunner:
         self.device = choose_device(config.precision, config.batch_pixels, config.compiled)
         self._session = make_session()
         self._files = FileCache(config.cache_dir, config.disk_cache_bytes, self._session)
-        self._memory = ModelMemory(self.device, config.memory_cache_bytes)
+        self._memory = ModelMemory(self.device, config.memory_cache_bytes, ram_bytes=config.ram_cache_bytes)
         self._uploader = Uploader(self._session)
 
     def run(self, invocation: Invocation) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Between pictures and latents: encoding, and the extra channels that inpainting checkpoints look at."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from torch.nn import functional
 
 from gpu_worker.loading import Vae
+from gpu_worker.vae_tiles import in_tiles_if_needed
 
 # Encoding takes as much memory as decoding: so many pixels at once.
 ENCODED_PIXELS = 1024 * 1024
@@ -66,7 +68,11 @@ def _encode(vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
     device = next(vae.parameters()).device
     with torch.inference_mode():
         parts = [
-            vae.encode(part.to(device, vae.dtype, memory_format=torch.channels_last))
+            in_tiles_if_needed(
+                vae,
+                pixels.shape[-1] * pixels.shape[-2],
+                partial(vae.encode, part.to(device, vae.dtype, memory_format=torch.channels_last)),
+            )
             .latent_dist.mode()
             .float()
             for part in pixels.split(room)

@@ -16,6 +16,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -169,4 +170,18 @@ def _place(pipeline: Pipeline, device: Device) -> Pipeline:
     pipeline.vae.to(dtype=device.vae_dtype, memory_format=torch.channels_last)
     for component in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         component.requires_grad_(False)
+    if device.is_compiled:
+        _compile(pipeline.unet)
     return pipeline
+
+
+def _compile(unet: torch.nn.Module) -> None:
+    """Compiles the transformer blocks, which repeat: minutes less than the whole UNet, nearly as fast.
+
+    They are compiled at their first use, and again for other sizes; where the compiler fails, PyTorch goes on
+    without it.
+    """
+    torch._dynamo.config.suppress_errors = True
+    for block in unet.modules():
+        if isinstance(block, BasicTransformerBlock):
+            block.compile()

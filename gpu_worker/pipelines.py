@@ -1,4 +1,4 @@
-"""Keeps loaded checkpoints and VAEs in memory, bounded by bytes, the least recently used leaving first."""
+"""Keeps loaded models on the device, in RAM those that left a GPU; those unused for longest leave first."""
 
 import gc
 import threading
@@ -53,31 +53,38 @@ class _Entry:
 
 
 class ModelMemory:
-    """An LRU of loaded models.
+    """An LRU of loaded models, and a second one in RAM of those that had to leave a GPU.
 
+    A model comes back from RAM in a fraction of the time that reading its file takes.
     Models are loaded and used by one thread; `loaded_names` and `warm_ids` may be read from others.
     """
 
     def __init__(
-        self, device: Device, limit_bytes: int | None, on_change: Callable[[], None] = lambda: None
+        self,
+        device: Device,
+        limit_bytes: int | None,
+        on_change: Callable[[], None] = lambda: None,
+        ram_bytes: int | None = None,
     ) -> None:
         self.device = device
         self._limit = device.default_cache_bytes if limit_bytes is None else limit_bytes
+        self._ram_limit = device.default_ram_bytes if ram_bytes is None else ram_bytes
         self._on_change = on_change
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._resting: OrderedDict[str, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
     def loaded_names(self) -> list[str]:
         """File names in memory, the most recently used last."""
         with self._lock:
-            return [entry.file.name for entry in self._entries.values()]
+            return [entry.file.name for entry in (*self._resting.values(), *self._entries.values())]
 
     @property
     def warm_ids(self) -> list[str]:
         """Ids of the checkpoints in memory."""
         with self._lock:
-            return [entry.file.id for entry in self._entries.values()]
+            return [entry.file.id for entry in (*self._resting.values(), *self._entries.values())]
 
     def checkpoint(self, file: ModelFile, open_file: OpenFile) -> LoadedCheckpoint:
         """The pipeline of a checkpoint; `open_file(file)` is a context manager that gives a `StoredFile`."""
@@ -123,16 +130,23 @@ class ModelMemory:
         """Empties the memory."""
         with self._lock:
             self._entries.clear()
+            self._resting.clear()
         self._collect()
         self._on_change()
 
     def _get(self, key: str, file: ModelFile, load: Callable[[], tuple[Any, int]]) -> Any:
         with self._lock:
-            metrics.looked_up("memory", hit=key in self._entries)
+            resting = self._resting.pop(key, None)
+            metrics.looked_up("memory", hit=key in self._entries or resting is not None)
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key].value
-        value, size = load()
+        if resting is not None:
+            self._make_room(resting.size)
+            value, size = resting.value, resting.size
+            _move(value, self.device.torch_device)
+        else:
+            value, size = load()
         with self._lock:
             self._entries[key] = _Entry(file, value, size)
         self._make_room(0, keep=key)
@@ -140,22 +154,47 @@ class ModelMemory:
         return value
 
     def _make_room(self, needed: int, keep: str | None = None) -> None:
-        """Forgets the oldest models until `needed` more bytes fit; a single model may exceed the limit."""
-        forgotten = False
+        """Sends the oldest models off until `needed` more bytes fit; a single model may exceed the limit."""
+        leaving = {}
         with self._lock:
             for key in list(self._entries):
                 if sum(entry.size for entry in self._entries.values()) + needed <= self._limit:
                     break
                 if key != keep:
-                    del self._entries[key]
-                    forgotten = True
-        if forgotten:
+                    leaving[key] = self._entries.pop(key)
+        for key, entry in leaving.items():
+            self._rest(key, entry)
+        if leaving:
+            del entry  # the last name of a model that may be forgotten
+            leaving.clear()
             self._collect()
+
+    def _rest(self, key: str, entry: _Entry) -> None:
+        """Keeps a model in RAM where it can be moved there and back; the oldest there are forgotten."""
+        if entry.size > self._ram_limit or not _move(entry.value, torch.device("cpu")):
+            return
+        with self._lock:
+            self._resting[key] = entry
+            while sum(one.size for one in self._resting.values()) > self._ram_limit:
+                self._resting.popitem(last=False)
 
     def _collect(self) -> None:
         gc.collect()
         if self.device.is_cuda:
             torch.cuda.empty_cache()
+
+
+def _move(value: Any, target: torch.device) -> bool:
+    """Moves a loaded model; False for what has no weights of PyTorch's."""
+    if isinstance(value, LoadedCheckpoint):
+        value.pipeline.to(target)
+    elif isinstance(value, LoadedVae):
+        value.model.to(target)
+    elif isinstance(value, torch.nn.Module):
+        value.to(target)
+    else:
+        return False
+    return True
 
 
 def _bytes_of(model: torch.nn.Module) -> int:

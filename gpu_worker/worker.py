@@ -43,7 +43,9 @@ class Worker:
         self.device = device or choose_device(config.precision, config.batch_pixels, config.compiled)
         client = ServiceClient(config)
         session = make_session()
-        self.memory = ModelMemory(self.device, config.memory_cache_bytes, self._changed)
+        self.memory = ModelMemory(
+            self.device, config.memory_cache_bytes, self._changed, config.ram_cache_bytes
+        )
         self.loop = Loop(
             client,
             FileCache(config.cache_dir, config.disk_cache_bytes, session),

@@ -19,6 +19,8 @@ def test_defaults() -> None:
     assert config.endpoints_url == "http://endpoints:8103"
     assert config.slots == 4
     assert config.memory_cache_bytes is None
+    assert (config.batch_jobs, config.batch_pixels, config.ram_cache_bytes) == (8, None, None)
+    assert (config.precision, config.compiled) == ("auto", False)
     assert config.worker_id != WorkerConfig.from_env(GOOD).worker_id
 
 
@@ -28,10 +30,17 @@ def test_everything_stated() -> None:
         "WORKER_CACHE_DIR": "/c",
         "WORKER_DISK_CACHE_GB": "1.5",
         "WORKER_MEMORY_CACHE_GB": "2",
+        "WORKER_RAM_CACHE_GB": "0",
+        "WORKER_BATCH_JOBS": "3",
+        "WORKER_BATCH_PIXELS": "1000000",
+        "WORKER_PRECISION": "bf16",
+        "WORKER_COMPILE": "yes",
     }
     config = WorkerConfig.from_env(GOOD | stated)
     assert (config.worker_id, config.cache_dir) == ("w", Path("/c"))
     assert (config.disk_cache_bytes, config.memory_cache_bytes) == (1_500_000_000, 2_000_000_000)
+    assert (config.ram_cache_bytes, config.batch_jobs, config.batch_pixels) == (0, 3, 1_000_000)
+    assert (config.precision, config.compiled) == ("bf16", True)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +52,8 @@ def test_everything_stated() -> None:
         ("WORKER_SLOTS", "many", "WORKER_SLOTS must be a number, not 'many'"),
         ("WORKER_SLOTS", "0", "WORKER_SLOTS must be at least 1"),
         ("WORKER_DISK_CACHE_GB", "inf", "finite"),
+        ("WORKER_PRECISION", "int8", "WORKER_PRECISION must be one of auto, fp16, bf16, fp32, not 'int8'"),
+        ("WORKER_COMPILE", "perhaps", "WORKER_COMPILE must be one of no, yes"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, sentence: str) -> None:

@@ -1,5 +1,6 @@
 """Models in memory: an LRU by bytes, VAEs by name."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,3 +77,35 @@ def test_a_vae_is_kept_beside_checkpoints(tmp_path: Path, device: Device) -> Non
     file = model(tmp_path / "v.safetensors", model_type="VAE")
     assert memory.vae(file, Family.SD1, open_file) is memory.vae(file, Family.SD1, open_file)
     assert memory.loaded_names == ["v.safetensors"]
+
+
+def test_a_model_that_must_leave_rests_in_ram_and_comes_back_unread(models: Path, device: Device) -> None:
+    memory = ModelMemory(device, limit_bytes=1, ram_bytes=10**9)
+    a, b = (model(models / f"{name}.safetensors") for name in ("sd1", "sd1b"))
+    first = memory.checkpoint(a, open_file)
+    for file in (b, a, b):
+        memory.checkpoint(file, open_file)
+    assert memory.checkpoint(a, open_file) is first
+    assert opened == ["sd1.safetensors", "sd1b.safetensors"]
+    assert sorted(memory.warm_ids) == ["sd1", "sd1b"]
+
+
+def test_ram_is_bounded_too(models: Path, device: Device) -> None:
+    a, b = (model(models / f"{name}.safetensors") for name in ("sd1", "sd1b"))
+    memory = ModelMemory(device, limit_bytes=1, ram_bytes=3 * a.size)  # one: fp16 on disk, fp32 in memory
+    for file in (a, b, model(models / "sd1.safetensors", "2"), b, a):
+        memory.checkpoint(file, open_file)
+    assert opened == ["sd1.safetensors", "sd1b.safetensors", "sd1.safetensors", "sd1.safetensors"]
+    assert len(memory.warm_ids) == 2
+
+
+def test_what_left_is_really_gone(models: Path, device: Device) -> None:
+    """Nothing keeps a model alive that was sent away: memory over many switches is flat."""
+    memory = ModelMemory(device, limit_bytes=1)
+    gone = []
+    for round_number in range(4):
+        for name in ("sd1", "sd1b"):
+            loaded = memory.checkpoint(model(models / f"{name}.safetensors", str(round_number)), open_file)
+            gone.append(weakref.ref(loaded.pipeline.unet))
+            del loaded
+    assert [reference() is None for reference in gone] == [True] * 7 + [False]
