@@ -21,6 +21,19 @@ ROUTES = [
     ("GET", "/inferences/x"),
     ("PUT", "/inferences/x/start"),
     ("DELETE", "/inferences"),
+    ("GET", "/inferences/x/events"),
+    ("POST", "/inference/run-model-merge"),
+    ("GET", "/inference/generate-s3-presigned-url-for-uploading"),
+    ("POST", "/webhooks"),
+    ("GET", "/models"),
+    ("POST", "/models"),
+    ("POST", "/trainings"),
+    ("PUT", "/trainings/x/start"),
+    ("POST", "/datasets"),
+    ("GET", "/datasets/x"),
+    ("GET", "/audit"),
+    ("POST", "/api-keys"),
+    ("PUT", "/users/me/password"),
 ]
 FORBIDDEN = {"statusCode": 403, "message": "Forbidden"}
 UNAUTHORIZED = {"statusCode": 401, "message": "Unauthorized"}
@@ -76,8 +89,17 @@ def test_a_service_is_closed_to_calls_round_the_gateway(running: Running) -> Non
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("body", ["{", "[]", '"x"', "\x00", '{"user_id": 1'])
-@pytest.mark.parametrize("path", ["/inferences", "/checkpoints", "/endpoints", "/roles", "/users"])
+DEEP = '{"params": ' * 5000 + "{}" + "}" * 5000
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '"x"', "\x00", '{"user_id": 1', DEEP, "[" * 100_000])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/inferences", "/checkpoints", "/endpoints", "/roles", "/users"),
+        *("/models", "/trainings", "/datasets", "/webhooks", "/inference/run-model-merge", "/api-keys"),
+    ],
+)
 def test_a_body_that_is_no_json_object_is_told(running: Running, path: str, body: str) -> None:
     answer = running.ask("POST", path, body, **running.signed_in())
     assert (answer.status_code, answer.json()["message"]) == (400, "Invalid request body")
