@@ -29,6 +29,11 @@ class HandedOver(OSError):
         super().__init__(errno.EPIPE, "the socket was taken")  # which gunicorn passes over in silence
 
 
+def can_take_socket(environ: Mapping[str, Any]) -> bool:
+    """Whether the server of this request lets go of connections."""
+    return environ.get("gunicorn.socket") is not None
+
+
 def take_socket(environ: Mapping[str, Any]) -> socket.socket | None:
     """A socket of one's own to the client of a request, None under another server.
 

@@ -1,17 +1,20 @@
 """What clients do with inference jobs."""
 
 import json
+from functools import partial
 from typing import Any
 
-from flask import Response, g
+from flask import Response, current_app, g, request
 
-from services.common.envelope import answer
-from services.common.errors import BadRequest
+from services.common.envelope import answer, failure
+from services.common.errors import ApiError, BadRequest
 from services.common.identity import current_caller, requires
 from services.common.paging import next_key
 from services.common.web import ServiceBlueprint, read_json_object
+from services.common.worker import can_take_socket
+from services.inference.awaiting import Answer, Awaiting
 from services.inference.current import current_parts, owner_filter, visible_job
-from services.inference.errors import AlreadyFinished, QuotaExceeded
+from services.inference.errors import AlreadyFinished, QuotaExceeded, StillRunning, TooManyStreams
 from services.inference.job_view import created_view, history_view, job_view, started_view, webhook_secret
 from services.inference.records import Job
 from services.inference.sagemaker.repository import BACKEND as SAGEMAKER
@@ -98,7 +101,33 @@ def _start(job: Job, priority: int | None = None, told_once: dict[str, Any] | No
     if job.get("backend") == SAGEMAKER:
         # The invocation is made in this process; whoever waits for its end holds no connection meanwhile.
         parts.sagemaker.submission.submit(job["endpoint"])
-    return answer(200, "OK", _shown(parts.start.wait(job["_id"])) | beside)
+    return _finished(job, beside)
+
+
+def _finished(job: Job, beside: dict[str, Any]) -> Response:
+    """The finished Real-time job, once it is: the connection is given to the thread of all streams."""
+    parts, app, request_id = current_parts(), current_app._get_current_object(), g.request_id  # type: ignore[attr-defined]
+    job_id = job["_id"]
+    if not can_take_socket(request.environ):
+        return answer(200, "OK", _shown(parts.start.wait(job_id)) | beside)
+
+    def render() -> Response:
+        with app.app_context():
+            try:
+                response = answer(200, "OK", _shown(parts.start.finished(job_id)) | beside)
+            except ApiError as error:
+                response = failure(error.status, error.message, error.errors, error.headers)
+        response.headers["X-Request-Id"] = request_id
+        return response
+
+    make = partial(Answer, render=render, seconds=parts.start.wait_seconds)
+    try:
+        waiting = parts.streams.open(job_id, current_caller().name, make)
+    except TooManyStreams:
+        raise StillRunning from None
+    # Read again: what happens from here on is heard.
+    standing = parts.jobs.find(job_id, owner=None) or {"status": Status.DELETED}
+    return Response(Awaiting(parts.streams, waiting, standing, request.environ))
 
 
 @blueprint.route("/inferences/<job_id>", methods=["GET"])

@@ -1,9 +1,10 @@
 """Starting a job: its parameters are read and checked, then it waits in line."""
 
+from contextlib import suppress
 from typing import Any
 
 from services.common.errors import BadRequest
-from services.inference.errors import AlreadyFinished, ParametersMissing, StillRunning
+from services.inference.errors import AlreadyFinished, InferenceNotFound, ParametersMissing, StillRunning
 from services.inference.limits import LimitTable
 from services.inference.parameters import Summary, read_parameters, summarise
 from services.inference.parts import Parts
@@ -19,7 +20,7 @@ class JobStart:
     def __init__(self, parts: Parts, limits: LimitTable, wait_seconds: int) -> None:
         self._parts = parts
         self._limits = limits
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds
 
     def start(self, job: Job, actor: str, priority: int | None = None) -> Job:
         """Queue the job; a second start changes nothing and returns the job as it is.
@@ -65,14 +66,18 @@ class JobStart:
 
     def wait(self, job_id: str) -> Job:
         """The finished job. Raises StillRunning when it takes longer than the gateway waits."""
-        job: Job | None = None
-        for event in self._parts.events.listen(job_id, self._wait_seconds):
-            if event is not None and not Status(event["status"]).is_final:
-                continue
-            job = self._parts.jobs.find(job_id, owner=None)
-            if job is None or Status(job["status"]).is_final:
-                break
-        if job is None or not Status(job["status"]).is_final:
+        for event in self._parts.events.listen(job_id, self.wait_seconds):
+            if event is None or Status(event["status"]).is_final:
+                with suppress(StillRunning):
+                    return self.finished(job_id)
+        raise StillRunning
+
+    def finished(self, job_id: str) -> Job:
+        """A job that is over. Raises StillRunning, and InferenceNotFound when it was deleted meanwhile."""
+        job = self._parts.jobs.find(job_id, owner=None)
+        if job is None:
+            raise InferenceNotFound(job_id)
+        if not Status(job["status"]).is_final:
             raise StillRunning
         return job
 

@@ -116,9 +116,9 @@ class Streams:
 
     # called by request threads
 
-    def open(self, job_id: str, user: str) -> Stream:
+    def open(self, job_id: str, user: str, make: Callable[[str, str, float], Stream] = Stream) -> Stream:
         """A stream that hears of the job from now on. Raises TooManyStreams."""
-        stream = Stream(job_id, user, time.monotonic() + self._limits.seconds)
+        stream = make(job_id, user, time.monotonic() + self._limits.seconds)
         stream.on_lost = self._forget
         loop = self._count(user)
         asyncio.run_coroutine_threadsafe(self._add(stream), loop)
