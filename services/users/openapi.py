@@ -99,7 +99,8 @@ def _with_own_names(service: str, document: Document) -> Document:
     text = json.dumps(document)
     for kind in COMPONENTS:
         text = text.replace(f'"#/components/{kind}/', f'"#/components/{kind}/{service}.')
-    renamed: Document = json.loads(text)
+    # Python's end of a text, which suffers no line break before it, is the $ of JavaScript.
+    renamed: Document = json.loads(text.replace('\\\\Z"', '$"'))
     return renamed
 
 
