@@ -155,7 +155,7 @@ class Table:
                 self.settings.url("endpoints"), self.secrets.service_secret, worker_id
             ),
             environment=environment,
-            ready_seconds=120,
+            ready_seconds=400,  # importing PyTorch takes minutes on a machine that is busy
             stop_seconds=25,
         )
 

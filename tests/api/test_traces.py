@@ -132,6 +132,7 @@ def started(running: Running, webhook_url: str) -> str:
     return str(job["id"])
 
 
+@pytest.mark.timeout(900)  # the first test waits for the stack
 def test_one_trace_shows_request_service_worker_and_delivery(traced: Running, spans: Collector) -> None:
     with receiver() as hook:
         job_id = started(traced, hook.url)
