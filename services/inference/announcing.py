@@ -4,10 +4,10 @@ A job that somebody listens to is marked at its creation. Its end and the mark t
 process has to live between a change of state and its announcement.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import random
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from services.common import tracing
@@ -30,6 +30,8 @@ TURN = "announcing"
 TURN_SECONDS = 60.0
 ROUND_SECONDS = 20.0
 AT_ONCE = 16
+USERS_LOOKED_AT = 200
+LOOK_SECONDS = 0.5  # for what falls due while all that was sent is waited for
 AT_ONCE_PER_USER = 4  # one user's slow receiver does not hold up the others
 LEASE_SECONDS = 2 * LONGEST_ATTEMPT_SECONDS
 LONGEST_PAUSE_SECONDS = 3600.0
@@ -101,22 +103,33 @@ class Announcing:
         self._deliveries.add(delivery | to)
 
     def _send_due(self) -> int:
+        """Send for a while; who answers slowly holds up nobody else's events."""
         end = now() + timedelta(seconds=ROUND_SECONDS)
-        sent = 0
+        sent, under_way = 0, dict[Future[int], str]()
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            while now() < end and (chosen := self._choose()):
-                sent += sum(threads.map(self._attempt, chosen))
-        return sent
+            while True:
+                chosen = self._choose(Counter(under_way.values())) if now() < end else []
+                under_way |= {threads.submit(self._attempt, one): one["user"] for one in chosen}
+                if not under_way:
+                    return sent
+                for one in wait(under_way, LOOK_SECONDS, FIRST_COMPLETED).done:
+                    del under_way[one]
+                    sent += one.result()
 
-    def _choose(self) -> list[Delivery]:
-        """Those that are sent together: a few of each user."""
-        by_user = sorted(self._deliveries.due(), key=itemgetter("user"))
-        few = [list(of_user)[:AT_ONCE_PER_USER] for _, of_user in groupby(by_user, itemgetter("user"))]
-        return sorted((one for some in few for one in some), key=itemgetter("due_at"))[:AT_ONCE]
+    def _choose(self, busy: Counter[str]) -> list[Delivery]:
+        """What is sent next, claimed; of each user only a few at a time, whoever has most to tell."""
+        room, chosen = AT_ONCE - busy.total(), list[Delivery]()
+        if room <= 0:
+            return chosen
+        users = self._deliveries.users()
+        for user in random.sample(users, min(len(users), USERS_LOOKED_AT)):
+            few = min(AT_ONCE_PER_USER - busy[user], room - len(chosen))
+            if few > 0:
+                due = self._deliveries.due(user, few)
+                chosen += [one for one in due if self._deliveries.claim(one, LEASE_SECONDS)]
+        return chosen
 
     def _attempt(self, delivery: Delivery) -> int:
-        if not self._deliveries.claim(delivery, LEASE_SECONDS):
-            return 0
         target = self._target(delivery)
         if target is None:
             self._deliveries.note(delivery["_id"], _entry(Attempt(error="nobody listens")), GIVEN_UP, None)

@@ -16,7 +16,6 @@ from services.inference.records import owned_by
 Webhook = dict[str, Any]
 Delivery = dict[str, Any]
 LOG_SECONDS = 14 * 86400
-LOOKED_AT = 500
 WAITING, DELIVERED, GIVEN_UP = "waiting", "delivered", "given up"
 NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 
@@ -79,7 +78,8 @@ class DeliveryRecords:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that the queries below stand on; the log is forgotten after two weeks."""
-        ensure_index(self._deliveries, "due_at", partialFilterExpression={"state": WAITING}, name="due")
+        of_user = [("state", ASCENDING), ("user", ASCENDING), ("due_at", ASCENDING)]
+        ensure_index(self._deliveries, of_user, partialFilterExpression={"state": WAITING}, name="due")
         ensure_index(self._deliveries, [("webhook_id", ASCENDING), *NEWEST_FIRST])
         ensure_index(self._deliveries, [("job_id", ASCENDING), *NEWEST_FIRST])
         ensure_index(self._deliveries, "created_at", expireAfterSeconds=LOG_SECONDS)
@@ -93,10 +93,14 @@ class DeliveryRecords:
         except DuplicateKeyError:
             return
 
-    def due(self) -> list[Delivery]:
-        """What is to be told now, the longest overdue first."""
-        query = {"state": WAITING, "due_at": {"$lte": now()}}
-        return list(self._deliveries.find(query).sort("due_at", ASCENDING).limit(LOOKED_AT))
+    def users(self) -> list[str]:
+        """Whose events are not told yet; the index skips from one to the next."""
+        return list(self._deliveries.distinct("user", {"state": WAITING}))
+
+    def due(self, user: str, limit: int) -> list[Delivery]:
+        """What is to be told of a user's now, the longest overdue first."""
+        query = {"state": WAITING, "user": user, "due_at": {"$lte": now()}}
+        return list(self._deliveries.find(query).sort("due_at", ASCENDING).limit(limit))
 
     def claim(self, delivery: Delivery, seconds: float) -> bool:
         """Begin an attempt; False when somebody else has. Who dies in it leaves it to the next one."""

@@ -19,6 +19,7 @@ class Receiver:
     url: str = ""
     answers: list[int] = field(default_factory=lambda: [200])
     location: str = ""
+    gate: threading.Event = field(default_factory=threading.Event)  # answers go through when it is set
     came: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
 
     @property
@@ -31,11 +32,13 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     """Run it on a free port of the loopback address."""
     running = Receiver()
+    running.gate.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             running.came.append((dict(self.headers.items()), body))
+            running.gate.wait(60)
             status = running.answers.pop(0) if len(running.answers) > 1 else running.answers[0]
             self.send_response(status)
             if running.location:

@@ -2,15 +2,19 @@
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from services.inference.announcing import Announcing
+from services.common.times import now
+from services.inference.announcing import AT_ONCE, Announcing
 from services.inference.sending import Sender
 from tests.inference.conftest import WANTED, Service
 from tests.inference.receiver import Receiver, is_genuine, receiver
+from tests.inference.serving import wait_until
 
 ARTIST = ("inference:create", "inference:list")
 
@@ -210,7 +214,7 @@ def test_who_dies_while_sending_leaves_it_to_the_next(service: Service, hook: Re
     deliveries = service.context.database["deliveries"]
     parts = service.context
     parts.announcing.announce(parts.jobs.unannounced()[0])
-    (waiting,) = parts.deliveries.due()
+    (waiting,) = parts.deliveries.due("ann", 4)
     assert parts.deliveries.claim(waiting, 60)
     assert not parts.deliveries.claim(waiting, 60)
     assert announce(service) == 0
@@ -227,18 +231,49 @@ def test_one_process_at_a_time_announces(service: Service, hook: Receiver) -> No
     assert announce(service) == 1
 
 
-def test_one_users_flood_leaves_room_for_others(service: Service, hook: Receiver) -> None:
-    subscribe(service, hook.url)
-    for _ in range(6):
-        finished(service, "cancelled")
-    answer = service.post("/webhooks", {"url": hook.url}, username="ben", permissions=ARTIST)
+def end_of_bens(service: Service, url: str) -> None:
+    """Another user listens, and has a job that is over."""
+    answer = service.post("/webhooks", {"url": url}, username="ben", permissions=ARTIST)
     assert answer.status_code == 201
     bens = service.post("/inferences", WANTED | {"user_id": "ben"}, username="ben").json["data"]["inference"]
     service.put(f"/inferences/{bens['id']}/cancel", username="ben")
+
+
+def test_one_users_flood_leaves_room_for_others(service: Service, hook: Receiver) -> None:
+    """However much longer ago the flood was due."""
+    subscribe(service, hook.url)
+    finished(service, "cancelled")
     announce(service)
-    users = [body["data"]["user_id"] for body in hook.bodies]
-    assert users.index("ben") <= 4 + 1
-    assert len(users) == 7
+    deliveries = service.context.database["deliveries"]
+    one = deliveries.find_one({}) or {}
+    past = now() - timedelta(hours=1)
+    fresh = {"state": "waiting", "due_at": past, "attempts": 0, "log": []}
+    deliveries.insert_many(one | fresh | {"_id": f"flood-{number}"} for number in range(600))
+    end_of_bens(service, hook.url)
+    announce(service)
+    users = [body["data"]["user_id"] for body in hook.bodies[1:]]
+    assert users.index("ben") < 4 + AT_ONCE
+
+
+def test_a_receiver_that_answers_slowly_holds_up_nobody_else(service: Service, hook: Receiver) -> None:
+    with receiver() as slow:
+        slow.gate.clear()
+        subscribe(service, slow.url)
+        for _ in range(6):
+            finished(service, "cancelled")
+        end_of_bens(service, hook.url)
+        round_of_it = threading.Thread(target=announce, args=(service,))
+        round_of_it.start()
+        try:
+            wait_until(lambda: len(hook.came) == 1)
+            for _ in range(3):
+                bens = service.create(user_id="ben")["id"]
+                service.put(f"/inferences/{bens}/cancel")
+                service.context.announcing.announce(service.context.jobs.find(bens, None) or {})
+            wait_until(lambda: len(hook.came) == 4)
+        finally:
+            slow.gate.set()
+            round_of_it.join()
 
 
 def test_no_secret_is_shown_again_or_logged(
