@@ -286,6 +286,14 @@ def test_deleting_removes_every_object(service: Service) -> None:
     assert [key for key in store.keys_under("") if job_id in key] == []
 
 
+def test_many_are_deleted_in_one_call(service: Service) -> None:
+    ids = [service.prepared() for _ in range(20)]
+    assert service.delete("/inferences", {"inference_id_list": [*ids, "absent"]}).status_code == 204
+    assert service.get("/inferences").json["data"]["inferences"] == []
+    store = service.context.storage._store
+    assert [key for key in store.keys_under("") if any(job_id in key for job_id in ids)] == []
+
+
 def test_a_realtime_start_waits_for_the_pictures(service: Service) -> None:
     job = service.create(inference_type="Real-time")
     requests.put(job["api_params_s3_upload_url"], data="{}", timeout=10)
