@@ -4,6 +4,8 @@ Label values come from closed lists: routes, statuses, types and the names of en
 that anybody can make many of.
 """
 
+import functools
+
 from prometheus_client import Counter, Histogram
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -31,6 +33,15 @@ INTERNAL_FAILURES = Counter(
 
 def count_request(service: str, method: str, route: str, status: int, seconds: float) -> None:
     """A request was answered; `route` is the rule, not the path."""
-    known = method if method in METHODS else "other"
-    REQUESTS.labels(service, known, route, status).inc()
-    REQUEST_SECONDS.labels(service, known, route).observe(seconds)
+    answered, took = _request(service, method if method in METHODS else "other", route, status)
+    answered.inc()
+    took.observe(seconds)
+
+
+@functools.cache
+def _request(service: str, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Finding a metric by its labels costs as much as counting does."""
+    return (
+        REQUESTS.labels(service, method, route, status),
+        REQUEST_SECONDS.labels(service, method, route),
+    )

@@ -23,7 +23,7 @@ SECRETS = (
     *("ADMIN_PASSWORD", "ADMIN_API_KEY", "SERVICE_SECRET", "WORKER_SECRET", "REDIS_PASSWORD"),
     *("MONGODB_ROOT_PASSWORD", "MONGODB_PASSWORD", "MONGODB_KEY", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
 )
-ONCE = {"mongo-init", "backup"}
+ONCE = {"mongo-init", "migrate", "backup"}
 
 
 def test_every_service_runs_with_a_celery_worker_where_it_has_tasks() -> None:
