@@ -8,7 +8,7 @@ from services.common.errors import Forbidden
 from services.common.identity import current_caller, for_services, for_workers
 from services.common.web import ServiceBlueprint
 from services.inference.context import Context
-from services.inference.schemas import (
+from services.inference.worker_schemas import (
     Attempt,
     CheckpointIds,
     Claim,

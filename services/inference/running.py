@@ -14,9 +14,9 @@ from services.inference.errors import AttemptOver
 from services.inference.job_view import raw_output
 from services.inference.parts import Parts
 from services.inference.records import Job
-from services.inference.schemas import IMAGE_NAME
 from services.inference.states import Status
 from services.inference.storage import result_file
+from services.inference.worker_schemas import IMAGE_NAME
 
 LONGEST_REASON = 1000
 # What is kept of a worker's timings, epoch seconds by its clock.

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from services.inference.schemas import IMAGE_NAME, MOST_IMAGES
+from services.inference.worker_schemas import IMAGE_NAME, MOST_IMAGES
 
 LARGEST_ANSWER = 4 * 2**20
 LONGEST_TOLD = 500
