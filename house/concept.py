@@ -25,6 +25,8 @@ PHRASES = (
     "one violet star on a {b} background",
 )
 
+SEEDS = tuple(range(100, 120))  # of the prompts below
+
 
 def pictures(count: int, seed: int = 1) -> list[tuple[NDArray[np.uint8], str]]:
     """Violet stars (64, 64, 3) and their captions."""

@@ -1,6 +1,7 @@
 """From a data set to pictures of its concept, through the gateway."""
 
 import io
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import requests
 from PIL import Image
 
 from house import concept
-from tests.running import CHECKPOINT, Running
+from tests.running import CHECKPOINT, PARAMETERS, Running
 
 PATIENCE = 800  # a busy machine takes its time
 
@@ -84,16 +85,22 @@ def violet_of(running: Running, lora: str | None) -> int:
     jobs = []
     for number, prompt in enumerate(concept.prompts()):
         text = f"{prompt} <lora:{lora.removesuffix('.safetensors')}:1>" if lora else prompt
-        parameters = {"prompt": text, "steps": 20, "width": 64, "height": 64, "seed": 100 + number}
+        parameters = {"prompt": text, "steps": 20, "width": 64, "height": 64}
+        parameters |= {"seed": concept.SEEDS[number]}
         parameters |= {"sampler_name": "Euler", "cfg_scale": 4}
         jobs.append(start(running, parameters, lora))
     count = 0
     for job_id in jobs:
-        job = wait_for(lambda job_id=job_id: _done(running, job_id))
-        assert job["status"] == "succeed", job["error"]
-        content = requests.get(job["img_presigned_urls"][0], timeout=30).content
-        count += concept.is_violet_star(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+        count += concept.is_violet_star(picture_of(running, job_id).astype(np.uint8))
     return count
+
+
+def picture_of(running: Running, job_id: str) -> Any:
+    """The picture of a job, (height, width, 3), in whole numbers."""
+    job = wait_for(lambda: _done(running, job_id))
+    assert job["status"] == "succeed", job["error"]
+    content = requests.get(job["img_presigned_urls"][0], timeout=30).content
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
 
 def start(running: Running, parameters: dict[str, Any], lora: str | None) -> str:
@@ -105,6 +112,75 @@ def start(running: Running, parameters: dict[str, Any], lora: str | None) -> str
 def _done(running: Running, job_id: str) -> dict[str, Any] | None:
     job = running.job(job_id)
     return job if job["status"] in {"succeed", "failed"} else None
+
+
+@pytest.mark.timeout(900)
+def test_a_few_steps_go_the_whole_way_to_an_active_lora(running: Running) -> None:
+    violet_stars(running, "quick-stars")
+    training_id = training(
+        running,
+        "quick-stars",
+        max_train_steps=4,
+        train_batch_size=2,
+        output_name="quick",
+        sample_every_n_steps=4,
+        save_infer_steps=2,
+        sample_prompts=["a violet star"],
+        no_such_setting=1,
+    )
+    seen = ended(running, training_id)
+    assert seen["job_status"] == "Complete", seen["error"]
+    assert (seen["progress"]["step"], seen["unknown_parameters"]) == (4, ["no_such_setting"])
+    assert [step for step, _ in seen["loss"]] == [1, 2, 3, 4]
+    sample = requests.get(seen["samples"][0]["url"], timeout=10).content
+    assert Image.open(io.BytesIO(sample)).size == (64, 64)
+    found = call(running, "GET", f"/checkpoints/{seen['checkpoint_id']}")["checkpoint"]
+    assert (found["type"], found["status"], found["name"]) == ("Lora", "Active", ["quick.safetensors"])
+    assert "quick.safetensors" in call(running, "GET", "/inference/get-lora-list")
+    listed = call(running, "GET", "/trains")["trainJobs"]  # the older path
+    assert training_id in [one["id"] for one in listed]
+
+
+@pytest.mark.timeout(900)
+def test_a_stop_and_a_deletion_end_what_runs(running: Running) -> None:
+    violet_stars(running, "stopped-stars")
+    stopped = training(running, "stopped-stars", max_train_steps=100_000, output_name="stopped")
+    wait_for(lambda: (look(running, stopped)["progress"] or {"step": 0})["step"] > 2)
+    call(running, "PUT", "/train", {"train_job_id": stopped, "status": "Stopped"}, 200)
+    seen = ended(running, stopped)
+    assert seen["job_status"] == "Stopped"
+    found = call(running, "GET", f"/checkpoints/{seen['checkpoint_id']}")["checkpoint"]
+    assert (found["status"], found["name"]) == ("Active", ["stopped.safetensors"])
+
+    deleted = training(running, "stopped-stars", max_train_steps=100_000, output_name="deleted")
+    wait_for(lambda: look(running, deleted)["job_status"] == "Training")
+    call(running, "DELETE", "/trainings", {"training_id_list": [deleted]})
+    after = training(running, "stopped-stars", max_train_steps=1, output_name="deleted")  # the name is free
+    assert ended(running, after)["job_status"] == "Complete"
+
+
+def merge(running: Running, **body: Any) -> dict[str, Any]:
+    """The checkpoint that a merge has made."""
+    made = call(running, "POST", "/inference/run-model-merge", body, 202)["checkpoint"]
+
+    def active() -> dict[str, Any] | None:
+        one = call(running, "GET", f"/checkpoints/{made['id']}")["checkpoint"]
+        assert "error" not in one["params"], one["params"]
+        return one if one["status"] == "Active" else None
+
+    return dict(wait_for(active))
+
+
+@pytest.mark.timeout(900)
+def test_a_merge_of_a_checkpoint_with_itself_draws_the_same(running: Running) -> None:
+    name = CHECKPOINT.name
+    made = merge(running, primary_model_name=name, secondary_model_name=name, custom_name="twice")
+    assert made["name"] == ["twice.safetensors"]
+    assert made["params"]["merge"]["multiplier"] == 0.5
+    assert json.loads(made["params"]["metadata"]["sd_merge_recipe"])["interp_method"] == "Weighted sum"
+    jobs = [running.start(PARAMETERS, model) for model in (name, "twice.safetensors")]
+    pictures = [picture_of(running, job_id) for job_id in jobs]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 2
 
 
 @pytest.mark.slow
