@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from services.common.times import now
 from services.datasets.creation import new_item
 from services.datasets.names import is_caption, key_of, stem
 from services.datasets.pictures import Limits, NotAPicture, as_png, cropped, decode, examine, fitted
@@ -155,7 +154,7 @@ class Background:
         key = key_of(dataset["name"], dataset["prefix"], filename)
         self._storage.write(key, made, "image/png")
         entry = {"filename": filename, "name": item["name"], "caption": item.get("caption")}
-        self._repository.put_item(new_item(dataset, entry) | {"created": now()})
+        self._repository.put_items([new_item(dataset, entry)])
 
 
 def _unusable(problem: str, status: str = DISABLED) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from services.common.errors import BadRequest
 from services.common.identity import Caller
 from services.common.service_client import ServiceClient
 from services.common.times import now
-from services.datasets.errors import ActsForAnother, TooManyItems, UnknownUser
+from services.datasets.errors import ActsForAnother, NameTaken, TooManyItems, UnknownUser
 from services.datasets.names import check_dataset_name, check_path, is_caption, key_of
 from services.datasets.repository import Dataset, Item, Repository
 from services.datasets.states import INITIALED
@@ -29,11 +29,14 @@ class Creation:
     def create(self, caller: Caller, body: Mapping[str, Any], dataset_id: str) -> Dataset:
         """Keep a new data set with its files. Raises NameTaken, DuplicateKeyError for a repeat."""
         dataset = self.document(caller, body, dataset_id)
+        # The files come first: a repeat after a death finds a data set with all of them, or none.
         items = new_items(dataset, body["content"])
-        self._repository.add(dataset)
-        if items:
-            self._repository.add_items(items)
-        return dataset
+        self._repository.put_items(items)
+        try:
+            return self._repository.add(dataset)
+        except NameTaken:
+            self._repository.drop_items(dataset["_id"])
+            raise
 
     def document(self, caller: Caller, body: Mapping[str, Any], dataset_id: str) -> Dataset:
         """A data set that is not kept yet."""

@@ -152,10 +152,24 @@ class Repository:
             self._items.delete_many({"_id": {"$in": added}})
             raise ItemsExist(taken) from None
 
-    def put_item(self, item: Item) -> None:
-        """Keep a file that is made twice at most."""
-        names = {"dataset": item["dataset"], "filename": item["filename"]}
-        self._items.update_one(names, {"$setOnInsert": item}, upsert=True)
+    def put_items(self, items: Sequence[Item]) -> None:
+        """Keep files; those that are there stay as they are."""
+        if items:
+            self._items.bulk_write(
+                [
+                    UpdateOne(
+                        {"dataset": item["dataset"], "filename": item["filename"]},
+                        {"$setOnInsert": item},
+                        upsert=True,
+                    )
+                    for item in items
+                ],
+                ordered=False,
+            )
+
+    def drop_items(self, dataset_id: str) -> None:
+        """Forget the files of a data set that could not be made."""
+        self._items.delete_many({"dataset": dataset_id})
 
     def remove_items(self, dataset_id: str, filenames: Iterable[str]) -> list[Item]:
         """Forget these files; those that were there."""

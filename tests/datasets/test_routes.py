@@ -1,5 +1,6 @@
 """Data sets as clients make, see, change and delete them."""
 
+import pytest
 import requests
 
 from tests.datasets.conftest import Service, picture
@@ -42,6 +43,30 @@ def test_a_repeated_creation_creates_once(service: Service) -> None:
     answers = [service.call("POST", "/datasets", body, **{"Idempotency-Key": "k"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert list(answers[1].json["data"]["s3PresignUrl"]) == ["a.png"]
+
+
+def test_a_creation_that_was_cut_off_is_made_whole_by_its_repeat(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"dataset_name": "cut-off", "content": [{"filename": "a.png"}, {"filename": "b.png"}]}
+
+    def dies(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(service.parts.repository, "add", dies)
+        service.call("POST", "/datasets", body, **{"Idempotency-Key": "cut"})
+    again = service.call("POST", "/datasets", body, **{"Idempotency-Key": "cut"})
+    assert sorted(again.json["data"]["s3PresignUrl"]) == ["a.png", "b.png"]
+    assert sorted(service.files("cut-off")) == ["a.png", "b.png"]
+
+
+def test_a_taken_name_leaves_the_files_of_the_first_alone(service: Service) -> None:
+    name = service.create({"a.png": picture()})
+    taken = service.call("POST", "/datasets", {"dataset_name": name, "content": [{"filename": "never.png"}]})
+    assert taken.status_code == 400
+    assert sorted(service.files(name)) == ["a.png"]
+    assert service.parts.database["items"].count_documents({"filename": "never.png"}) == 0
 
 
 def test_names_that_cannot_be_used_are_told(service: Service) -> None:
