@@ -1,6 +1,7 @@
 """How gunicorn serves a service; size and address come from the environment."""
 
 import os
+import socket
 from typing import Any
 
 # Here, so that the workers to come share one folder of values.
@@ -32,8 +33,19 @@ def on_starting(_server: Any) -> None:
     forget_earlier_processes()
 
 
+def when_ready(server: Any) -> None:
+    """The sockets are open, no worker is there yet: until then connections are refused, not left waiting.
+
+    A gateway takes what is refused elsewhere; what waits for an application that is being made, it gives up.
+    """
+    for listener in server.LISTENERS:
+        listener.sock.shutdown(socket.SHUT_RD)  # no longer listens, keeps its address
+
+
 def post_worker_init(worker: Any) -> None:
     """A worker has made its application."""
+    for listener in worker.sockets:
+        listener.sock.listen(worker.cfg.backlog)
     serve_metrics(getattr(worker.wsgi, "extensions", {}).get(COLLECTORS, ()))
 
 
