@@ -173,6 +173,6 @@ for template in nginx locations proxy response_headers; do
         -e "s|@BASE_PATH@|$base_path|g" -e "s|@TIMEOUT@|$timeout|" -e "s|@HSTS@|$hsts|" \
         "$here/$template.conf.template" >"$output/$template.conf"
 done
-for part in require_identity require_key preflight ask_users; do
+for part in require_identity require_key preflight ask_users ask_again again; do
     cp "$here/$part.conf" "$output/$part.conf"
 done

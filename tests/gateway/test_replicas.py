@@ -1,5 +1,7 @@
 """Replicas that come, go and die while requests go on."""
 
+import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +65,45 @@ def test_the_gateway_finds_new_replicas_and_leaves_old_ones_without_losing_a_req
             dns.addresses = ["127.0.0.3"]
             wait_for(lambda: replicas_heard(scaled) == {"second"})
             assert second.name == "second"
+
+
+@contextlib.contextmanager
+def silent(host: str, port: int) -> Iterator[None]:
+    """An address whose connections are never made, as that of a machine that is gone."""
+    with contextlib.ExitStack() as opened:
+        full = opened.enter_context(socket.socket())
+        full.bind((host, port))
+        full.listen(0)
+        for _ in range(4):  # more than its queue takes: what comes then is not answered at all
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        yield
+
+
+def test_a_replica_that_vanishes_with_its_name_costs_no_request(
+    services: Services, gate: Gateway, names: tuple[Names, int], tmp_path: Path
+) -> None:
+    dns, dns_port = names
+    with echo("there", "127.0.0.3") as there, silent("127.0.0.2", there.server_port):
+        dns.addresses = ["127.0.0.2", "127.0.0.3"]
+        upstream = f"server checkpoints.test:{there.server_port} resolve max_fails=0;"
+        settings = {"CHECKPOINTS_UPSTREAM": upstream, "RESOLVER": f"{HOST}:{dns_port}"}
+        with gateway(tmp_path, **(services.upstreams | settings)) as scaled:
+            scaled.token = gate.token
+            wait_for(lambda: scaled.call("GET", "/checkpoints").status_code == 200)
+            statuses: list[int] = []
+
+            def ask(method: str) -> None:
+                statuses.extend(scaled.call(method, "/checkpoints").status_code for _ in range(4))
+
+            asking = [threading.Thread(target=ask, args=(method,)) for method in ("GET", "POST") * 6]
+            for thread in asking:
+                thread.start()
+            dns.addresses = ["127.0.0.3"]
+            for thread in asking:
+                thread.join()
+            assert set(statuses) == {200}
 
 
 def test_a_killed_replica_costs_no_idempotent_request(
