@@ -24,6 +24,9 @@ class Family(StrEnum):
     SDXL_REFINER = "SDXL refiner"
 
 
+XL_FAMILIES = (Family.SDXL, Family.SDXL_REFINER)
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """What a checkpoint is; `in_channels` of the UNet: 4 draws from text, 9 inpaints, 5 and 8 edit."""

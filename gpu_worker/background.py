@@ -11,7 +11,8 @@ from gpu_worker.errors import RequestFault
 from gpu_worker.images import flatten, read_picture
 from gpu_worker.jobs import ModelFile
 from gpu_worker.limits import MAX_NAME_LENGTH, flag, text
-from gpu_worker.onnx_models import OnnxModel, files_of, load_onnx
+from gpu_worker.onnx_models import files_of, load_onnx
+from gpu_worker.onnx_sessions import OnnxModel
 from gpu_worker.tasks import Picture, TaskContext, TaskResult
 from gpu_worker.upscaling import NONE, named_file
 

@@ -112,6 +112,10 @@ class ServiceClient:
             bool(answer.get("cancel")), float(answer.get("lease_seconds") or job.lease_seconds)
         )
 
+    def preview(self, job: Job, step: int, image: int, picture: str) -> None:
+        """Shows a small picture, base64 of a JPEG; the call renews the lease."""
+        self._post_job(job, "preview", {"step": step, "image": image, "picture": picture})
+
     def uploads(self, job: Job, files: Sequence[str]) -> dict[str, str]:
         """Presigned PUT URLs by file name; the call renews the lease."""
         urls = self._post_job(job, "uploads", {"files": list(files)})["urls"]

@@ -18,6 +18,7 @@ from gpu_worker.parameter_file import read_parameters
 from gpu_worker.parameters import parse_document
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.results import result_files
+from gpu_worker.safety import SafetyFilter
 from gpu_worker.tasks import Task, TaskContext, TaskResult, find_task
 from gpu_worker.text_to_image import PictureTask
 from gpu_worker.together import Outcome, PictureJob, make_together
@@ -31,8 +32,14 @@ class Computing:
     """Runs jobs with the engine; it belongs to the loop's thread."""
 
     def __init__(
-        self, files: FileCache, memory: ModelMemory, tasks: Mapping[str, Task], session: requests.Session
+        self,
+        files: FileCache,
+        memory: ModelMemory,
+        tasks: Mapping[str, Task],
+        session: requests.Session,
+        safety: SafetyFilter | None = None,
     ) -> None:
+        self._safety = safety
         self._files = files
         self._memory = memory
         self._tasks = tasks
@@ -82,6 +89,8 @@ class Computing:
             memory=self._memory,
             open_file=lambda model: self._files.open(model, lease.check),
             progress=_Progress(lease),
+            safety=self._safety,
+            previews=lease if lease.job.preview else None,
         )
         task = find_task(lease.job.task_type, self._tasks)
         with ids_of(lease):

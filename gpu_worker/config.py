@@ -56,6 +56,17 @@ class EngineConfig:
     compiled: bool = _read_from(
         "WORKER_COMPILE", "yes: models are compiled by torch.compile at their first use", "no"
     )
+    nsfw: str = _read_from(
+        "WORKER_NSFW",
+        "what happens to pictures that are not safe for work: off, blur, black or fail",
+        "off",
+    )
+    nsfw_model: Path | None = _read_from(  # noqa: RUF009 - a field, as the others
+        "WORKER_NSFW_MODEL",
+        "the classifier's .onnx file, which must be there unless WORKER_NSFW is off",
+        "none",
+    )
+    nsfw_threshold: float = _read_from("WORKER_NSFW_THRESHOLD", "how sure it must be, 0 to 1", "0.5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +170,23 @@ def _engine(environment: Mapping[str, str]) -> dict[str, Any]:
         "batch_jobs": int(_number(environment, "WORKER_BATCH_JOBS", 8, minimum=1)),
         "batch_pixels": int(_number(environment, "WORKER_BATCH_PIXELS", 0, minimum=0)) or None,
         "precision": _choice(environment, "WORKER_PRECISION", ("auto", "fp16", "bf16", "fp32")),
+        **_nsfw(environment),
         "compiled": _choice(environment, "WORKER_COMPILE", ("no", "yes")) == "yes",
     }
+
+
+def _nsfw(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The filter of pictures: never silently off because its file is not there."""
+    policy = _choice(environment, "WORKER_NSFW", ("off", "blur", "black", "fail"))
+    name = environment.get("WORKER_NSFW_MODEL")
+    path = Path(name).expanduser() if name else None
+    if policy != "off" and (path is None or not path.is_file()):
+        raise ConfigError(
+            f"WORKER_NSFW is {policy}, and WORKER_NSFW_MODEL names no file ({path}): name the .onnx file "
+            "of a classifier, or set WORKER_NSFW=off"
+        )
+    threshold = _number(environment, "WORKER_NSFW_THRESHOLD", 0.5, minimum=0)
+    return {"nsfw": policy, "nsfw_model": path, "nsfw_threshold": threshold}
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,8 @@ class Guidance:
     """How far the prediction is led from the negative prompt to the prompt (classifier-free guidance)."""
 
     scale: float
+    # Below this level of noise every other step goes without negative prompts (the WebUI's NGMS).
+    least_sigma: float = 0.0
 
 
 def denoise(
@@ -115,7 +117,8 @@ def denoise(
         level = noise_level(scheduler, position)
         sample = scheduler.scale_model_input(latents, timestep)
         step_before = position // scheduler.order - start
-        prediction = run.predict(sample, timestep, step_before, position / evaluations)
+        guided = run.is_guided(position - positions.start, level.sigma)
+        prediction = run.predict(sample, timestep, step_before, position / evaluations, guided)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **given)[0]
         latents = run.finish(
             Step(
@@ -158,13 +161,20 @@ class _Run:
         if self._switch is not None and (999 - float(timestep)) / 1000 > self._switch.after:
             self._unet, self._conditioning = self._switch.load()
             self._switch = None
+            # ControlNets belong to the model before; the WebUI's refiner goes on without them.
+            self._hooks = replace(self._hooks, residuals=None)
+
+    def is_guided(self, evaluation: int, sigma: float) -> bool:
+        """Whether negative prompts have their share; prompts joined by ``AND`` always need them."""
+        is_late = evaluation % 2 == 1 and sigma < self._guidance.least_sigma
+        return not (is_late and all(picture.pull == 1 for picture in self._conditioning.pictures))
 
     def predict(
-        self, sample: torch.Tensor, timestep: torch.Tensor, step: int, progress: float
+        self, sample: torch.Tensor, timestep: torch.Tensor, step: int, progress: float, guided: bool = True
     ) -> torch.Tensor:
         """The guided prediction of every picture, in fp32."""
         total = torch.zeros_like(sample)
-        scale = self._guidance.scale
+        scale = self._guidance.scale if guided else 1.0
         for rows in self._conditioning.at(step, with_negative=self._conditioning.needs_negative(scale)):
             predicted = self._evaluate(Evaluation(sample[rows.pictures], timestep, rows, progress))
             shares = rows.negative + scale * rows.weights

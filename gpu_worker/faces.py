@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpu_worker.errors import RequestFault
-from gpu_worker.onnx_models import OnnxModel, files_of, load_onnx
+from gpu_worker.onnx_models import files_of, load_onnx
+from gpu_worker.onnx_sessions import OnnxModel
 from gpu_worker.tasks import TaskContext
 
 FACE_TYPE = "FaceRestore"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from gpu_worker import noise
+from gpu_worker.architecture import Family
 from gpu_worker.conditioning import Conditioning
 from gpu_worker.denoising import Guidance, Hooks, Step, denoise
 from gpu_worker.device import is_lost_device, is_out_of_memory
@@ -121,27 +122,33 @@ def sample(
     """Finished latents (requests, channels, height / 8, width / 8)."""
     # 1. A fresh scheduler: they keep state between steps.
     unet = checkpoint.pipeline.unet
-    scheduler = make_scheduler(plan.sampling, checkpoint.description.components["scheduler"])
+    is_xl = checkpoint.family is Family.SDXL
+    base = checkpoint.description.components["scheduler"]
+    scheduler = make_scheduler(plan.sampling, base, plan.options, is_xl)
     scheduler.set_timesteps(plan.steps, device=unet.device)
 
     # 2. Texts and noise; the noise comes from the CPU, so that a seed makes the same picture everywhere.
     conditioning = encode_prompts(checkpoint, requests, plan)
     generators = [noise.generator(request.seed) for request in requests]
     shape = (vae.config.latent_channels, plan.height // vae_scale(vae), plan.width // vae_scale(vae))
-    drawn = torch.stack([noise.draw(shape, generator) for generator in generators]).to(unet.device)
+    pairs = zip(requests, generators, strict=True)
+    drawn = [noise.first(shape, one.seed, generator, one.variation) for one, generator in pairs]
+    initial = torch.stack(drawn).to(unet.device)
+    if plan.options.seed_delta:
+        generators = [noise.generator(one.seed + plan.options.seed_delta) for one in requests]
 
     # 3. Denoise.
-    start = begin(Canvas(checkpoint, vae, requests, plan, scheduler, drawn, conditioning))
+    start = begin(Canvas(checkpoint, vae, requests, plan, scheduler, initial, conditioning))
     return denoise(
         unet,
         scheduler,
         start.latents,
         conditioning,
-        Guidance(plan.cfg_scale),
+        Guidance(plan.cfg_scale, plan.options.s_min_uncond),
         generators,
         steps=plan.steps,
         start=start.step,
-        options={"eta": plan.eta},
+        options={"eta": plan.options.eta or 0.0},
         hooks=replace(start.hooks, on_step=start.hooks.on_step or on_step),
     )
 

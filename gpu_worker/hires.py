@@ -24,6 +24,7 @@ class TwoPasses:
     hires: Hires
     upscaler: Upscaler | None
     wrap: Wrap
+    wrap_second: Wrap
     check: Callable[[], None]
 
     def make(
@@ -51,7 +52,9 @@ class TwoPasses:
                 hooks = Hooks(extra_channels=blank_channels(canvas))
                 return from_latents(canvas, clean, canvas.noise, second.steps - self.hires.steps, hooks)
 
-            return decode(checkpoint, vae, sample(checkpoint, vae, again, second, later, self.wrap(begin)))
+            return decode(
+                checkpoint, vae, sample(checkpoint, vae, again, second, later, self.wrap_second(begin))
+            )
 
         return in_halves(part, requests, second)
 

@@ -17,7 +17,8 @@ from gpu_worker.files import StoredFile
 from gpu_worker.images import flatten, read_picture
 from gpu_worker.jobs import ModelFile
 from gpu_worker.limits import MAX_NAME_LENGTH, number
-from gpu_worker.onnx_models import ONNX, OnnxModel, load_onnx
+from gpu_worker.onnx_models import ONNX, load_onnx
+from gpu_worker.onnx_sessions import OnnxModel
 from gpu_worker.tasks import TaskContext, TaskResult
 
 INTERROGATOR_TYPE = "Interrogator"

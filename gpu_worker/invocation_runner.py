@@ -24,6 +24,7 @@ from gpu_worker.results import (
     result_files,
     summary,
 )
+from gpu_worker.safety import load_filter
 from gpu_worker.tasks import TaskContext, find_task
 from gpu_worker.worker import TASKS
 
@@ -39,6 +40,7 @@ class InvocationRunner:
         self._files = FileCache(config.cache_dir, config.disk_cache_bytes, self._session)
         self._memory = ModelMemory(self.device, config.memory_cache_bytes, ram_bytes=config.ram_cache_bytes)
         self._uploader = Uploader(self._session)
+        self._safety = load_filter(config)
 
     def run(self, invocation: Invocation) -> dict[str, Any]:
         """Makes and uploads the results; returns the answer of docs/internals.md.
@@ -59,6 +61,7 @@ class InvocationRunner:
                     memory=self._memory,
                     open_file=lambda model: self._files.open(model, watch.check),
                     progress=watch,
+                    safety=self._safety,
                 )
             )
             watch.mark("decoded_at")

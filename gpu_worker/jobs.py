@@ -40,6 +40,7 @@ class Job:
     seed: int
     models: tuple[ModelFile, ...]
     traceparent: str = ""
+    preview: bool = False
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Job":
@@ -67,6 +68,7 @@ class Job:
             seed=int(document["seed"]),
             models=models,
             traceparent=str(document.get("traceparent") or ""),
+            preview=document.get("preview") is True,
         )
 
     def of_type(self, model_type: str) -> list[ModelFile]:

@@ -1,5 +1,6 @@
 """Holds the lease of one job: a thread reports progress, renews the lease and hears when to stop."""
 
+import base64
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ COALESCE_SECONDS = 0.25
 RENEW_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 URLS_WAIT_SECONDS = 5.0
+PREVIEW_SECONDS = 1.0
 
 Result = TypeVar("Result")
 
@@ -46,6 +48,8 @@ class Lease:
         self._is_due = False
         self._wanted_files: list[str] | None = None
         self._urls: Mapping[str, str] | None = None
+        self._preview: tuple[bytes, int, int] | None = None
+        self._previewed_at = 0.0
         self._last_call = time.monotonic()
         self._deadline = time.monotonic() + job.lease_seconds
         self._renew_seconds = min(RENEW_SECONDS, job.lease_seconds / 4)
@@ -75,6 +79,19 @@ class Lease:
             self._is_due = True
             self._changed.notify()
         self.check()
+
+    def preview_due(self) -> bool:
+        """Whether a preview is wanted now: the last one is a second old, and has been sent."""
+        is_old = time.monotonic() - self._previewed_at >= PREVIEW_SECONDS
+        return self.job.preview and is_old and self._preview is None
+
+    def show(self, jpeg: bytes, step: int, image: int) -> None:
+        """Leaves a preview to be sent."""
+        with self._changed:
+            self._preview = jpeg, step, image
+            self._previewed_at = time.monotonic()
+            self._is_due = True
+            self._changed.notify()
 
     def check(self) -> None:
         """Raises `Cancelled`, `AttemptLost` or `Released` when the work is to stop."""
@@ -132,6 +149,7 @@ class Lease:
         with log_ids(job_id=self.job.id, request_id=self.job.request_id):
             while (report := self._wait_for_report()) is not None:
                 self._send(report)
+                self._send_preview()
                 self._fetch_urls()
 
     def _wait_for_report(self) -> ProgressReport | None:
@@ -166,6 +184,19 @@ class Lease:
         self._deadline = sent + answer.lease_seconds
         if answer.cancel:
             self._stop(Cancelled(f"job {self.job.id}"))
+
+    def _send_preview(self) -> None:
+        """Sends what is shown, once: the next one is better than a repetition."""
+        if self._preview is None or self._drop is not None:
+            return
+        jpeg, step, image = self._preview
+        try:
+            self._client.preview(self.job, step, image, base64.b64encode(jpeg).decode())
+        except AttemptLost as error:
+            self._stop(error)
+        except (ServiceUnreachable, ServiceRefused) as error:
+            log.warning("preview not taken", extra={"reason": str(error)})
+        self._preview = None
 
     def _pause(self) -> None:
         with self._changed:

@@ -40,6 +40,15 @@ LIMITS: dict[str, Limit] = {
     "eta": Limit(0.0, 0.0, 1.0),
     "s_noise": Limit(1.0, 0.0, 10.0),
     "s_churn": Limit(0.0, 0.0, 100.0),
+    "s_tmin": Limit(0.0, 0.0, 1000.0),
+    "s_tmax": Limit(0.0, 0.0, 1e9),
+    "s_min_uncond": Limit(0.0, 0.0, 15.0),
+    "eta_noise_seed_delta": Limit(0, 0, 2**32, whole=True),
+    # The default is that of the WebUI's interface.
+    "refiner_switch_at": Limit(0.8, 0.0, 1.0),
+    # 0 and less mean the picture's own size.
+    "seed_resize_from_w": Limit(0, -1, 2048, whole=True),
+    "seed_resize_from_h": Limit(0, -1, 2048, whole=True),
     "CLIP_stop_at_last_layers": Limit(1, 1, 12, whole=True),
     # Those of the WebUI's StableDiffusionProcessingImg2Img.
     "denoising_strength": Limit(0.75, 0.0, 1.0),
@@ -57,6 +66,15 @@ LIMITS: dict[str, Limit] = {
     "firstphase_height": Limit(0, 0, 2048, whole=True),
     "hr_second_pass_steps": Limit(0, 0, 150, whole=True),
     "hr_cfg": Limit(0.0, 0.0, 100.0),
+    # Those of the extension sd-webui-controlnet; -1 is a preprocessor's own value.
+    "controlnet.weight": Limit(1.0, 0.0, 2.0),
+    "processor_res": Limit(-1, -1, 2048, whole=True),
+    "threshold_a": Limit(-1, -1, 2048),
+    "threshold_b": Limit(-1, -1, 2048),
+    "guidance_start": Limit(0.0, 0.0, 1.0),
+    "guidance_end": Limit(1.0, 0.0, 1.0),
+    # Of the script X/Y/Z plot: pixels between its pictures.
+    "margin_size": Limit(0, 0, 500, whole=True),
     # Those of the WebUI's ExtrasBaseRequest; the sizes are bounded by the pixels of the result.
     "extras.resize_mode": Limit(0, 0, 1, whole=True),
     "upscaling_resize": Limit(2.0, 1.0, 8.0),

@@ -7,29 +7,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import diffusers
 import torch
 from accelerate import init_empty_weights
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from gpu_worker import single_file_export as export
-from gpu_worker.architecture import Family
+from gpu_worker.architecture import REFINER_OPEN_CLIP, XL_OPEN_CLIP, Family
 from gpu_worker.device import Device, is_lost_device, is_out_of_memory
 from gpu_worker.errors import MachineFault, RequestFault
 from gpu_worker.model_configs import VAE, Shapes, vae_config
 from gpu_worker.safetensors_header import Header, read_header
-from gpu_worker.single_file import Description, inspect, write_config_folder
+from gpu_worker.single_file import (
+    PIPELINE_CLASSES,
+    Description,
+    inspect,
+    refuse_refiner,
+    write_config_folder,
+)
 
 TOKENIZER_FOLDER = Path(__file__).parent / "assets" / "clip_tokenizer"
 SENTENCE_LENGTH = 300
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 # diffusers' classes are not typed; these names say what is meant.
 Pipeline: TypeAlias = Any
@@ -48,7 +50,12 @@ def tokenizer(pad_token: str | None = None) -> CLIPTokenizer:
 
 
 def load_checkpoint(
-    path: Path, name: str, device: Device, make_room: Callable[[int], None] = lambda _bytes: None
+    path: Path,
+    name: str,
+    device: Device,
+    make_room: Callable[[int], None] = lambda _bytes: None,
+    *,
+    may_refine: bool = False,
 ) -> tuple[Pipeline, Description]:
     """Loads the single file at `path` in the device's precision.
 
@@ -56,6 +63,8 @@ def load_checkpoint(
     fault.
     """
     description = inspect(path, name)
+    if not may_refine:
+        refuse_refiner(description)
     needed = description.parameters * device.dtype.itemsize
     if needed > device.memory_bytes:
         raise RequestFault(
@@ -112,14 +121,18 @@ def _expected_tensors(description: Description) -> dict[str, torch.Tensor]:
     with init_empty_weights():
         unet = UNet2DConditionModel.from_config(components["unet"])
         vae = AutoencoderKL.from_config(components["vae"])
-        first = CLIPTextModel(CLIPTextConfig(**components["text_encoder"]))
+        texts = {name: CLIPTextConfig(**components[name]) for name in TEXT_ENCODERS if name in components}
         expected = export.convert_unet(unet) | export.convert_vae(vae)
         if description.family is Family.SD1:
+            first = CLIPTextModel(texts["text_encoder"])
             expected |= export.convert_clip_l(first, export.SD1_TEXT_PREFIX)
         if description.family is Family.SDXL:
-            second = CLIPTextModelWithProjection(CLIPTextConfig(**components["text_encoder_2"]))
+            first = CLIPTextModel(texts["text_encoder"])
             expected |= export.convert_clip_l(first, export.SDXL_TEXT_PREFIX)
-            expected |= export.convert_open_clip(second, export.SDXL_TEXT_2_PREFIX)
+        if description.family in (Family.SDXL, Family.SDXL_REFINER):
+            second = CLIPTextModelWithProjection(texts["text_encoder_2"])
+            prefix = XL_OPEN_CLIP if description.family is Family.SDXL else REFINER_OPEN_CLIP
+            expected |= export.convert_open_clip(second, prefix)
     return expected
 
 
@@ -138,14 +151,16 @@ def _check_against_file(expected: Mapping[str, torch.Tensor], header: Header, na
 
 
 def _from_single_file(path: Path, description: Description, device: Device) -> Pipeline:
-    is_xl = description.family is Family.SDXL
-    pipeline_class = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
+    is_xl = description.family in (Family.SDXL, Family.SDXL_REFINER)
+    pipeline_class = getattr(diffusers, PIPELINE_CLASSES[description.family])
     objects: dict[str, Any] = {
         "tokenizer": tokenizer() if description.family is not Family.SD2 else tokenizer("!"),
         "scheduler": DDIMScheduler.from_config(description.components["scheduler"]),
     }
     if is_xl:
         objects |= {"tokenizer_2": tokenizer("!"), "add_watermarker": False}
+    if description.family is Family.SDXL_REFINER:
+        objects |= {"tokenizer": None, "text_encoder": None, "requires_aesthetics_score": True}
     with tempfile.TemporaryDirectory(prefix="sdfleet-config-") as folder:
         write_config_folder(description, Path(folder))
         return pipeline_class.from_single_file(
@@ -169,7 +184,8 @@ def _place(pipeline: Pipeline, device: Device) -> Pipeline:
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(dtype=device.vae_dtype, memory_format=torch.channels_last)
     for component in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        component.requires_grad_(False)
+        if component is not None:
+            component.requires_grad_(False)
     if device.is_compiled:
         _compile(pipeline.unet)
     return pipeline

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from gpu_worker import inpainting
+from gpu_worker.controlnet import ControlNets, find_controlnets
 from gpu_worker.faces import FACE_TYPE, first_restorer
 from gpu_worker.generation import OnStep, generate
 from gpu_worker.hires import TwoPasses
@@ -15,11 +16,13 @@ from gpu_worker.hires_parameters import parse_hires
 from gpu_worker.image_parameters import parse_image_to_image
 from gpu_worker.image_to_image import FromPictures, Source
 from gpu_worker.infotext import exact
+from gpu_worker.jobs import ModelFile
 from gpu_worker.limits import flag
 from gpu_worker.loading import Vae
 from gpu_worker.parameters import TextToImage
 from gpu_worker.pipelines import LoadedCheckpoint
 from gpu_worker.plan import ImageRequest, Plan
+from gpu_worker.refiner import Refiner, find_refiner
 from gpu_worker.starts import Wrap, first_step, from_text, keep
 from gpu_worker.tasks import TaskContext
 from gpu_worker.tiling import circular
@@ -47,6 +50,8 @@ class Making:
     `key` names everything that `make` does by itself beside what checkpoint, requests and plan say: pictures
     of jobs with equal keys may be made by one call of either `make`. None: never with those of another job.
     `sources` are what pictures are made from, in turn; `size` is the final one where it is not the plan's.
+    `files` are those of further models that are used beside the checkpoint; `more_pictures` are given after
+    the others, once these are made.
     """
 
     make: Make
@@ -57,6 +62,8 @@ class Making:
     fields: Mapping[str, object] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
     comments: tuple[str, ...] = ()
+    files: tuple[ModelFile, ...] = ()
+    more_pictures: Callable[[], Sequence[Image.Image]] = tuple
 
     def placed(self, batch: Sequence[ImageRequest]) -> list[ImageRequest]:
         """A batch whose pictures know their sources."""
@@ -68,20 +75,26 @@ class Making:
 
 def from_words(context: TaskContext, request: TextToImage) -> Making:
     """txt2img, in two passes where hires fix is on; raises `RequestFault` before any checkpoint is loaded."""
-    wrap = keep
+    controlnets, refiner = find_controlnets(context), find_refiner(context)
+    wrap: Wrap = controlnets.wrap if controlnets else keep
+    wrap_second: Wrap = controlnets.wrap_second if controlnets else keep
     hires = parse_hires(context.parameters, request)
     if hires is None:
+        wrap = _both(wrap, refiner)
         making = Making(_one_pass(wrap), request.steps, "words" if wrap is keep else None)
     else:
         upscaler = None if hires.is_latent else find_upscaler(context, "hr_upscaler", hires.upscaler)
-        passes = TwoPasses(hires, upscaler, wrap, context.progress.check)
+        # As the WebUI's setting hires_fix_refiner_pass has it unless it is changed.
+        wrap_second = _both(wrap_second, refiner)
+        passes = TwoPasses(hires, upscaler, wrap, wrap_second, context.progress.check)
         second = hires.steps if hires.strength > 0 else 0
         info = {"denoising_strength": hires.strength}
-        key = ("hires", hires.key, *_versions(context, UPSCALER_TYPE)) if wrap is keep else None
+        is_alone = wrap is not keep or wrap_second is not keep
+        key = None if is_alone else ("hires", hires.key, *_versions(context, UPSCALER_TYPE))
         making = Making(
             passes.make, request.steps + second, key, size=hires.size, fields=hires.fields, info=info
         )
-    return _finished(context, making)
+    return _finished(context, _with_models(making, controlnets, refiner))
 
 
 def from_pictures(context: TaskContext, request: TextToImage) -> Making:
@@ -96,7 +109,8 @@ def from_pictures(context: TaskContext, request: TextToImage) -> Making:
         "Noise multiplier": exact(multiplier) if multiplier != 1 else None,
     }
     info = {"denoising_strength": asked.denoising_strength}
-    wrap = keep
+    controlnets, refiner = find_controlnets(context, prepared), find_refiner(context)
+    wrap = _both(controlnets.wrap if controlnets else keep, refiner)
     making = Making(
         FromPictures(start, multiplier, wrap).make,
         request.steps - start,
@@ -106,7 +120,22 @@ def from_pictures(context: TaskContext, request: TextToImage) -> Making:
         info=info,
         comments=asked.comments,
     )
-    return _finished(context, making)
+    return _finished(context, _with_models(making, controlnets, refiner))
+
+
+def _both(wrap: Wrap, refiner: Refiner | None) -> Wrap:
+    return wrap if refiner is None else lambda begin: refiner.wrap(wrap(begin))
+
+
+def _with_models(making: Making, controlnets: ControlNets | None, refiner: Refiner | None) -> Making:
+    """Adds what infotexts say of further models, and the maps of ControlNets."""
+    if refiner is not None:
+        making = replace(making, fields={**making.fields, **refiner.fields}, files=(refiner.file,))
+    if controlnets is None:
+        return making
+    fields = {**making.fields, **controlnets.fields}
+    files = (*making.files, *controlnets.files)
+    return replace(making, fields=fields, files=files, more_pictures=controlnets.returned_maps)
 
 
 def _one_pass(wrap: Wrap) -> Make:

@@ -7,8 +7,10 @@ from gpu_worker.architecture import (
     CLIP_TOKENS,
     CONV_IN,
     OPEN_CLIP_TOKENS,
+    REFINER_OPEN_CLIP,
     UNET,
     XL_CLIP_TOKENS,
+    XL_FAMILIES,
     XL_OPEN_CLIP,
     Architecture,
     Family,
@@ -22,6 +24,8 @@ SD1_HEADS = 8
 TOKENS = 49408
 POSITIONS = 77
 SIZE_EMBEDDINGS = 6
+# The refiner knows the picture's size, its crop, and how beautiful it is to be.
+REFINER_EMBEDDINGS = 5
 MAX_BLOCKS = 64
 
 
@@ -103,7 +107,7 @@ def unet_config(shapes: Shapes, architecture: Architecture, sample_size: int) ->
         "sample_size": sample_size,
     }
     if shapes.has(UNET + "label_emb.0.0.weight"):
-        config |= _size_conditioning(shapes)
+        config |= _size_conditioning(shapes, architecture.family)
     return config
 
 
@@ -155,19 +159,21 @@ def _heads(stated: list[int] | None, channels: list[int], family: Family) -> int
     return [max(1, width // HEAD_WIDTH) for width in channels]
 
 
-def _size_conditioning(shapes: Shapes) -> dict[str, Any]:
-    """SDXL's extra input: the pooled text and six embedded sizes, concatenated."""
+def _size_conditioning(shapes: Shapes, family: Family) -> dict[str, Any]:
+    """SDXL's extra input: the pooled text and six (the refiner: five) embedded numbers, concatenated."""
+    is_refiner = family is Family.SDXL_REFINER
+    numbers = REFINER_EMBEDDINGS if is_refiner else SIZE_EMBEDDINGS
     width = shapes.size(UNET + "label_emb.0.0.weight", 1, 2)
-    pooled = shapes.size(XL_OPEN_CLIP + "text_projection", 1, 2)
+    pooled = shapes.size((REFINER_OPEN_CLIP if is_refiner else XL_OPEN_CLIP) + "text_projection", 1, 2)
     rest = width - pooled
-    if rest < SIZE_EMBEDDINGS or rest % SIZE_EMBEDDINGS:
+    if rest < numbers or rest % numbers:
         raise RequestFault(
             f"checkpoint {shapes.name} cannot be used: its size conditioning is {width} wide, its pooled "
             f"text {pooled}"
         )
     return {
         "addition_embed_type": "text_time",
-        "addition_time_embed_dim": rest // SIZE_EMBEDDINGS,
+        "addition_time_embed_dim": rest // numbers,
         "projection_class_embeddings_input_dim": width,
     }
 
@@ -197,8 +203,8 @@ def vae_config(shapes: Shapes, family: Family, sample_size: int, prefix: str = V
         "use_post_quant_conv": shapes.has(prefix + "post_quant_conv.weight"),
         "sample_size": sample_size * 2 ** (levels - 1),
         # Stated by the published configurations of each family.
-        "scaling_factor": 0.13025 if family is Family.SDXL else 0.18215,
-        "force_upcast": family is Family.SDXL,
+        "scaling_factor": 0.13025 if family in XL_FAMILIES else 0.18215,
+        "force_upcast": family in XL_FAMILIES,
     }
 
 
@@ -215,9 +221,8 @@ def clip_config(shapes: Shapes, tokens: str = CLIP_TOKENS) -> dict[str, Any]:
 
 def open_clip_config(shapes: Shapes, family: Family) -> dict[str, Any]:
     """The configuration of OpenCLIP's text model: SD 2.x (its last layer is not used) or SDXL's second."""
-    prefix = (
-        XL_OPEN_CLIP if family is Family.SDXL else OPEN_CLIP_TOKENS.removesuffix("token_embedding.weight")
-    )
+    prefixes = {Family.SDXL: XL_OPEN_CLIP, Family.SDXL_REFINER: REFINER_OPEN_CLIP}
+    prefix = prefixes.get(family, OPEN_CLIP_TOKENS.removesuffix("token_embedding.weight"))
     tokens = prefix + "token_embedding.weight"
     hidden = shapes.size(tokens, 1, 2)
     layers = shapes.count(rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\.")
@@ -227,7 +232,7 @@ def open_clip_config(shapes: Shapes, family: Family) -> dict[str, Any]:
     inner = shapes.size(prefix + "transformer.resblocks.0.mlp.c_fc.weight", 0, 2)
     positions = shapes.size(prefix + "positional_embedding", 0, 2)
     config = _text_config(shapes, tokens, hidden, layers, inner, positions) | {"hidden_act": "gelu"}
-    if family is Family.SDXL:
+    if family in XL_FAMILIES:
         projection = shapes.size(prefix + "text_projection", 1, 2)
         return config | {"architectures": ["CLIPTextModelWithProjection"], "projection_dim": projection}
     return config | {"architectures": ["CLIPTextModel"], "projection_dim": hidden}
@@ -266,6 +271,8 @@ def text_encoder_configs(shapes: Shapes, family: Family) -> dict[str, dict[str, 
             "text_encoder": clip_config(shapes, XL_CLIP_TOKENS),
             "text_encoder_2": open_clip_config(shapes, family),
         }
+    if family is Family.SDXL_REFINER:
+        return {"text_encoder_2": open_clip_config(shapes, family)}
     if family is Family.SD2:
         return {"text_encoder": open_clip_config(shapes, family)}
     return {"text_encoder": clip_config(shapes)}

@@ -10,7 +10,6 @@ from gpu_worker.errors import RequestFault
 from gpu_worker.hires_parameters import KNOWN as HIRES_NAMES
 from gpu_worker.image_parameters import KNOWN as IMAGE_NAMES
 from gpu_worker.limits import (
-    LIMITS,
     MAX_DEPTH,
     MAX_IMAGES,
     MAX_NAME_LENGTH,
@@ -21,10 +20,16 @@ from gpu_worker.limits import (
     text,
     whole,
 )
-from gpu_worker.samplers import Sampling, choose_sampling
+from gpu_worker.noise import Variation
+from gpu_worker.sampler_options import NAMES as OPTION_NAMES
+from gpu_worker.sampler_options import SETTINGS as OPTION_SETTINGS
+from gpu_worker.sampler_options import SamplerOptions, parse_options
+from gpu_worker.samplers import SAMPLERS, Sampling, choose_sampling
 
 DEFAULT_SAMPLER = "Euler"
 MAX_REPORTED_KEYS = 100
+# The scripts of the extension sd-webui-controlnet, which `controlnet_parameters` reads.
+CONTROLNET_NAMES = ("controlnet", "sd-webui-controlnet")
 MAX_DRAWN_SEED = 2**32
 
 # Honoured, or of no effect on what an API client gets.
@@ -46,9 +51,9 @@ KNOWN = frozenset(
         "scheduler",
         "override_settings",
         "override_settings_restore_afterwards",
-        "eta",
-        "s_noise",
-        "s_churn",
+        *OPTION_NAMES,
+        "seed_resize_from_w",
+        "seed_resize_from_h",
         "send_images",
         "save_images",
         "do_not_save_samples",
@@ -56,12 +61,17 @@ KNOWN = frozenset(
         "tiling",
         "restore_faces",
         "comments",
+        "alwayson_scripts",
+        "script_name",
+        "script_args",
+        "refiner_checkpoint",
+        "refiner_switch_at",
         "force_task_id",
         "infotext",
     ]
 )
 KNOWN_BY_TASK = {"txt2img": KNOWN | HIRES_NAMES, "img2img": KNOWN | IMAGE_NAMES}
-KNOWN_SETTINGS = frozenset({"sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers"})
+KNOWN_SETTINGS = OPTION_SETTINGS | {"sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers"}
 AUTOMATIC_VAE = frozenset({"", "automatic", "none"})
 
 
@@ -73,6 +83,8 @@ class TextToImage:
     negative_prompt: str
     seed: int
     subseed: int
+    subseed_strength: float
+    seed_size: tuple[int, int] | None
     steps: int
     cfg_scale: float
     width: int
@@ -80,7 +92,7 @@ class TextToImage:
     batch_size: int
     n_iter: int
     sampling: Sampling
-    eta: float
+    options: SamplerOptions
     clip_skip: int
     checkpoint: str | None
     vae: str | None
@@ -93,8 +105,17 @@ class TextToImage:
 
     @property
     def seeds(self) -> list[int]:
-        """The seed of every image: each counts one up, as in the WebUI."""
-        return [self.seed + position for position in range(self.image_count)]
+        """The seed of every image: each counts one up, unless they are variations of one seed."""
+        grows = self.subseed_strength == 0
+        return [self.seed + (position if grows else 0) for position in range(self.image_count)]
+
+    @property
+    def variations(self) -> list[Variation]:
+        """What the noise of every image takes from other seeds and sizes."""
+        return [
+            Variation(self.subseed + position, self.subseed_strength, self.seed_size)
+            for position in range(self.image_count)
+        ]
 
 
 def parse_document(content: bytes) -> dict[str, Any]:
@@ -142,19 +163,22 @@ def parse_text_to_image(
     _refuse_unhonoured(document, task_type)
     seed = whole("seed", document.get("seed"))
     subseed = whole("subseed", document.get("subseed"))
+    sampling = _sampling(document)
     request = TextToImage(
         prompt=text("prompt", document.get("prompt")),
         negative_prompt=text("negative_prompt", document.get("negative_prompt")),
         seed=drawn_seed if seed == -1 else seed,
         subseed=secrets.randbelow(MAX_DRAWN_SEED) if subseed == -1 else subseed,
+        subseed_strength=number("subseed_strength", document.get("subseed_strength")),
+        seed_size=_seed_size(document),
         steps=whole("steps", document.get("steps")),
         cfg_scale=number("cfg_scale", document.get("cfg_scale")),
         width=_size("width", document),
         height=_size("height", document),
         batch_size=_batch_size(document, task_type),
         n_iter=whole("n_iter", document.get("n_iter")),
-        sampling=_sampling(document),
-        eta=number("eta", document.get("eta")),
+        sampling=sampling,
+        options=parse_options(document, settings, SAMPLERS[sampling.sampler].algorithm is None),
         clip_skip=whole("CLIP_stop_at_last_layers", settings.get("CLIP_stop_at_last_layers")),
         checkpoint=text("sd_model_checkpoint", settings.get("sd_model_checkpoint"), MAX_NAME_LENGTH) or None,
         vae=_vae_name(settings),
@@ -181,6 +205,14 @@ def _size(name: str, document: Mapping[str, Any]) -> int:
     return whole(name, document.get(name)) // SIZE_MULTIPLE * SIZE_MULTIPLE
 
 
+def _seed_size(document: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width, in latents, of the picture that the seed is to be known from."""
+    height, width = (whole(name, document.get(name)) for name in ("seed_resize_from_h", "seed_resize_from_w"))
+    if height <= 0 or width <= 0:
+        return None
+    return max(1, height // SIZE_MULTIPLE), max(1, width // SIZE_MULTIPLE)
+
+
 def _sampling(document: Mapping[str, Any]) -> Sampling:
     for name in ("sampler_name", "sampler_index", "scheduler"):
         text(name, document.get(name), MAX_NAME_LENGTH)
@@ -199,14 +231,7 @@ def _refuse_unhonoured(document: Mapping[str, Any], task_type: str) -> None:
         if document.get(name) and task_type == "txt2img":
             raise RequestFault(f"{name} is for the task_type img2img: txt2img makes pictures from text alone")
     wishes = {
-        "refiner_checkpoint": document.get("refiner_checkpoint") not in (None, "", "None"),
-        "script_name": document.get("script_name") not in (None, "", "None"),
         "styles": bool(document.get("styles")),
-        "subseed_strength": number("subseed_strength", document.get("subseed_strength")) > 0,
-        "s_churn": number("s_churn", document.get("s_churn")) > 0,
-        "s_noise": number("s_noise", document.get("s_noise")) != LIMITS["s_noise"].default,
-        "seed_resize_from_w": _is_positive(document.get("seed_resize_from_w")),
-        "seed_resize_from_h": _is_positive(document.get("seed_resize_from_h")),
     }
     for name, wished in wishes.items():
         if wished:
@@ -215,15 +240,11 @@ def _refuse_unhonoured(document: Mapping[str, Any], task_type: str) -> None:
     if not isinstance(scripts, dict):
         raise RequestFault(f"alwayson_scripts must be an object, not {shown(scripts)}")
     for script, content in scripts.items():
-        if _is_enabled(content):
+        if script.casefold() not in CONTROLNET_NAMES and _is_enabled(content):
             raise RequestFault(
                 f"alwayson_scripts.{script[:60]} is not supported by this worker yet, and would change "
                 "the picture"
             )
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and value > 0
 
 
 def _is_enabled(script: Any) -> bool:

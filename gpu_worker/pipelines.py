@@ -2,8 +2,9 @@
 
 import gc
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from gpu_worker.device import Device
 from gpu_worker.files import StoredFile
 from gpu_worker.jobs import ModelFile
 from gpu_worker.loading import Pipeline, Vae, load_checkpoint, load_vae
-from gpu_worker.single_file import Description
+from gpu_worker.single_file import Description, refuse_refiner
 
 OpenFile = Callable[[ModelFile], Any]
 Loaded = TypeVar("Loaded")
@@ -72,6 +73,7 @@ class ModelMemory:
         self._on_change = on_change
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._resting: OrderedDict[str, _Entry] = OrderedDict()
+        self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @property
@@ -86,17 +88,28 @@ class ModelMemory:
         with self._lock:
             return [entry.file.id for entry in (*self._resting.values(), *self._entries.values())]
 
-    def checkpoint(self, file: ModelFile, open_file: OpenFile) -> LoadedCheckpoint:
-        """The pipeline of a checkpoint; `open_file(file)` is a context manager that gives a `StoredFile`."""
+    def refiner(self, file: ModelFile, open_file: OpenFile) -> LoadedCheckpoint:
+        """A checkpoint that goes on with what another began: SDXL's refiner can do nothing else."""
+        return self.checkpoint(file, open_file, may_refine=True)
+
+    def checkpoint(self, file: ModelFile, open_file: OpenFile, may_refine: bool = False) -> LoadedCheckpoint:
+        """The pipeline of a checkpoint; `open_file(file)` is a context manager that gives a `StoredFile`.
+
+        Raises `RequestFault` for SDXL's refiner unless it `may_refine`.
+        """
 
         def load() -> tuple[LoadedCheckpoint, int]:
             with open_file(file) as stored:
-                pipeline, description = load_checkpoint(stored.path, file.name, self.device, self._make_room)
+                pipeline, description = load_checkpoint(
+                    stored.path, file.name, self.device, self._make_room, may_refine=may_refine
+                )
                 loaded = LoadedCheckpoint(file.name, pipeline, description, stored.short_hash)
             models = (m for m in pipeline.components.values() if isinstance(m, torch.nn.Module))
             return loaded, sum(_bytes_of(model) for model in models)
 
         found: LoadedCheckpoint = self._get(file.version, file, load)
+        if not may_refine:
+            refuse_refiner(found.description)
         return found
 
     def vae(self, file: ModelFile, family: Family, open_file: OpenFile) -> LoadedVae:
@@ -125,6 +138,18 @@ class ModelMemory:
 
         found: Loaded = self._get(f"{file.version}:{kind}", file, load_opened)
         return found
+
+    @contextmanager
+    def holding(self, files: Iterable[ModelFile]) -> Iterator[None]:
+        """Inside, the models of `files` stay where they are, whatever else is loaded meanwhile."""
+        versions = [file.version for file in files]
+        with self._lock:
+            self._held.update(versions)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.subtract(versions)
 
     def drop_all(self) -> None:
         """Empties the memory."""
@@ -160,7 +185,7 @@ class ModelMemory:
             for key in list(self._entries):
                 if sum(entry.size for entry in self._entries.values()) + needed <= self._limit:
                     break
-                if key != keep:
+                if key != keep and self._held[self._entries[key].file.version] <= 0:
                     leaving[key] = self._entries.pop(key)
         for key, entry in leaving.items():
             self._rest(key, entry)

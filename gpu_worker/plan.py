@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_worker.noise import SAME, Variation
+from gpu_worker.sampler_options import DEFAULTS, SamplerOptions
 from gpu_worker.samplers import Sampling
 
 
@@ -16,6 +18,7 @@ class ImageRequest:
     prompt: str
     negative_prompt: str
     seed: int
+    variation: Variation = SAME
     source: Any = field(default=None, compare=False)
 
 
@@ -28,5 +31,5 @@ class Plan:
     cfg_scale: float
     width: int
     height: int
-    eta: float = 0.0
+    options: SamplerOptions = DEFAULTS
     clip_skip: int = 1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from gpu_worker.architecture import Family
+from gpu_worker.architecture import XL_FAMILIES, Family
 from gpu_worker.conditioning import Conditioning, Part, PictureConditioning, Text
 from gpu_worker.errors import RequestFault
 from gpu_worker.pipelines import LoadedCheckpoint
@@ -25,10 +25,7 @@ def encode_prompts(
         clip_skip=_clip_skip(checkpoint, plan),
     )
     positive, negative, *pooled = encoded
-    sizes = None
-    if checkpoint.family is Family.SDXL:
-        numbers = [plan.height, plan.width, 0, 0, plan.height, plan.width]
-        sizes = torch.tensor(numbers, device=pipeline.unet.device, dtype=torch.float32)
+    sizes, negative_sizes = size_ids(checkpoint, plan)
     pictures = []
     for index in range(len(requests)):
         texts = [
@@ -36,13 +33,28 @@ def encode_prompts(
             for which, embeddings in enumerate((positive, negative))
         ]
         parts = [Part.constant(text) for text in texts]
-        pictures.append(PictureConditioning((parts[0],), parts[1], sizes, sizes))
+        pictures.append(PictureConditioning((parts[0],), parts[1], sizes, negative_sizes))
     return Conditioning(pictures)
+
+
+def size_ids(checkpoint: LoadedCheckpoint, plan: Plan) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """SDXL's numbers beside a prompt and a negative prompt: sizes, and for its refiner a beauty wished for.
+
+    The scores are the defaults of the WebUI's settings sdxl_refiner_high_aesthetic_score and …_low_….
+    """
+    if checkpoint.family not in XL_FAMILIES:
+        return None, None
+    size: list[float] = [plan.height, plan.width, 0, 0]
+    is_refiner = checkpoint.family is Family.SDXL_REFINER
+    ends: list[list[float]] = [[6.0], [2.5]] if is_refiner else [[plan.height, plan.width]] * 2
+    rows = [size + end for end in ends]
+    numbers = torch.tensor(rows, device=checkpoint.pipeline.unet.device, dtype=torch.float32)
+    return numbers[0], numbers[1]
 
 
 def _clip_skip(checkpoint: LoadedCheckpoint, plan: Plan) -> int | None:
     """WebUI's 1 means the last layer, diffusers' None; SDXL always uses its last but one."""
-    if plan.clip_skip == 1 or checkpoint.family is Family.SDXL:
+    if plan.clip_skip == 1 or checkpoint.family in XL_FAMILIES:
         return None
     layers = checkpoint.description.components["text_encoder"]["num_hidden_layers"]
     if plan.clip_skip > layers:

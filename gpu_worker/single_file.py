@@ -17,8 +17,9 @@ PIPELINE_CLASSES = {
     Family.SD1: "StableDiffusionPipeline",
     Family.SD2: "StableDiffusionPipeline",
     Family.SDXL: "StableDiffusionXLPipeline",
+    Family.SDXL_REFINER: "StableDiffusionXLImg2ImgPipeline",
 }
-SAMPLE_SIZES = {Family.SD1: 64, Family.SD2: 64, Family.SDXL: 128}
+SAMPLE_SIZES = {Family.SD1: 64, Family.SD2: 64, Family.SDXL: 128, Family.SDXL_REFINER: 128}
 # Values of the published scheduler configurations, the same for all these families.
 SCHEDULER_CONFIG = {
     "_class_name": "DDIMScheduler",
@@ -72,11 +73,16 @@ def inspect(path: Path, name: str) -> Description:
     return Description(name, architecture, parameters, components, header)
 
 
-def _refuse_other_tasks(architecture: Architecture, name: str) -> None:
-    if architecture.family is Family.SDXL_REFINER:
+def refuse_refiner(description: Description) -> None:
+    """Fails for a checkpoint that can only go on with what another has begun."""
+    if description.family is Family.SDXL_REFINER:
         raise RequestFault(
-            f"checkpoint {name} is an SDXL refiner, which cannot make pictures from text alone"
+            f"checkpoint {description.name} is an SDXL refiner, which cannot make pictures from text alone: "
+            "name it in refiner_checkpoint"
         )
+
+
+def _refuse_other_tasks(architecture: Architecture, name: str) -> None:
     if architecture.in_channels not in (4, 9):
         raise RequestFault(
             f"checkpoint {name} ({architecture.family}) takes {architecture.in_channels} channels: "
@@ -127,7 +133,10 @@ def write_config_folder(description: Description, folder: Path) -> None:
         if component in description.components:
             architectures = description.components[component]["architectures"]
             index[component] = ["transformers", architectures[0]]
-    if description.family is Family.SDXL:
+    if description.family is Family.SDXL_REFINER:
+        index |= {"tokenizer": [None, None], "text_encoder": [None, None], "requires_aesthetics_score": True}
+        index |= {"tokenizer_2": ["transformers", "CLIPTokenizer"], "image_encoder": [None, None]}
+    elif description.family is Family.SDXL:
         index |= {"tokenizer_2": ["transformers", "CLIPTokenizer"], "image_encoder": [None, None]}
     else:
         index |= {"safety_checker": [None, None], "requires_safety_checker": False}

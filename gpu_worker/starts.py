@@ -43,7 +43,7 @@ def from_text(canvas: Canvas) -> Start:
 def from_latents(canvas: Canvas, clean: torch.Tensor, noise: torch.Tensor, step: int, hooks: Hooks) -> Start:
     """A start on the way: `clean` latents as noisy as the schedule is at `step`."""
     level = noise_level(canvas.scheduler, step * canvas.scheduler.order)
-    return Start(level.noised(clean, noise), step, hooks)
+    return Start(level.noised(clean, noise), step, hooks=hooks)
 
 
 def is_inpainting(canvas: Canvas) -> bool:

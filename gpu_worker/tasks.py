@@ -11,6 +11,8 @@ from gpu_worker.errors import RequestFault
 from gpu_worker.files import StoredFile
 from gpu_worker.jobs import Job, ModelFile
 from gpu_worker.pipelines import ModelMemory
+from gpu_worker.previews import Previews
+from gpu_worker.safety import SafetyFilter
 
 
 class Progress(Protocol):
@@ -52,6 +54,8 @@ class TaskContext:
     memory: ModelMemory
     open_file: Callable[[ModelFile], AbstractContextManager[StoredFile]]
     progress: Progress
+    safety: SafetyFilter | None = None
+    previews: Previews | None = None
 
 
 Task = Callable[[TaskContext], TaskResult]

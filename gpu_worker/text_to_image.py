@@ -9,16 +9,22 @@ from typing import Any
 
 from PIL import Image
 
-from gpu_worker import VERSION, infotext
+from gpu_worker import VERSION, infotext, xyz_plot
 from gpu_worker.errors import RequestFault
 from gpu_worker.hires_parameters import with_first_phase
 from gpu_worker.infotext_request import with_infotext
 from gpu_worker.jobs import Job, ModelFile
+from gpu_worker.limits import SIZE_MULTIPLE
 from gpu_worker.making import Making, from_pictures, from_words
+from gpu_worker.noise import Variation
+from gpu_worker.noise import fields as noise_fields
 from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_image
 from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.prompts import prompt_warnings, refuse_networks
+from gpu_worker.safety import SafetyFilter, filtered
+from gpu_worker.sampler_options import fields as option_fields
+from gpu_worker.samplers import SAMPLERS
 from gpu_worker.tasks import Picture, TaskContext, TaskResult
 from gpu_worker.together import PictureJob, make_together
 
@@ -34,14 +40,22 @@ class PictureTask:
 
     def __call__(self, context: TaskContext) -> TaskResult:
         """Makes one job's pictures; raises `RequestFault`, `Passing`, `MachineFault` or `Dropped`."""
+        work = self.prepare(context)
+        if not isinstance(work, PictureJob):
+            return work()
         most_pixels = context.memory.device.batch_pixels
-        ((_, outcome),) = make_together([self.prepare(context)], most_pixels)
+        ((_, outcome),) = make_together([work], most_pixels)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    def prepare(self, context: TaskContext) -> PictureJob:
-        """Refuses everything that can be refused before a checkpoint is loaded: raises `RequestFault`."""
+    def prepare(self, context: TaskContext) -> PictureJob | Callable[[], TaskResult]:
+        """Refuses everything that can be refused before a checkpoint is loaded: raises `RequestFault`.
+
+        What a script makes of a request is no job of pictures that could be made with others'.
+        """
+        if xyz_plot.is_plot(context.parameters):
+            return partial(xyz_plot.run, context, self)
         context = replace(context, parameters=with_first_phase(with_infotext(context.parameters)))
         request = parse_text_to_image(context.parameters, context.job.seed, context.job.task_type)
         making = self._choose_making(context, request)
@@ -53,21 +67,26 @@ class PictureTask:
             plan=plan_of(request),
             making=making,
             batches=[making.placed(batch) for batch in _batches(request)],
-            describe=partial(_described, request, making),
+            describe=partial(_described, request, making, context.safety),
         )
 
 
 def _described(
     request: TextToImage,
     making: Making,
+    safety: SafetyFilter | None,
     checkpoint: LoadedCheckpoint,
     vae: LoadedVae | None,
     images: Sequence[Image.Image],
 ) -> TaskResult:
     """The pictures with what they say about themselves."""
-    texts = [_infotext(request, seed, checkpoint, vae, making.fields) for seed in request.seeds]
+    texts = [
+        _infotext(request, seed, variation, checkpoint, vae, making.fields)
+        for seed, variation in zip(request.seeds, request.variations, strict=True)
+    ]
     pictures = [Picture(image, text) for image, text in zip(images, texts, strict=True)]
-    return TaskResult(pictures, _info(request, checkpoint, vae, texts, making))
+    pictures += [Picture(image, "") for image in making.more_pictures()]
+    return filtered(safety, TaskResult(pictures, _info(request, checkpoint, vae, texts, making)))
 
 
 def plan_of(request: TextToImage) -> Plan:
@@ -78,7 +97,7 @@ def plan_of(request: TextToImage) -> Plan:
         cfg_scale=request.cfg_scale,
         width=request.width,
         height=request.height,
-        eta=request.eta,
+        options=request.options,
         clip_skip=request.clip_skip,
     )
 
@@ -110,7 +129,10 @@ def _named(files: Sequence[ModelFile], wanted: str, field: str, model_type: str)
 
 
 def _batches(request: TextToImage) -> list[list[ImageRequest]]:
-    requests = [ImageRequest(request.prompt, request.negative_prompt, seed) for seed in request.seeds]
+    requests = [
+        ImageRequest(request.prompt, request.negative_prompt, seed, variation)
+        for seed, variation in zip(request.seeds, request.variations, strict=True)
+    ]
     size = request.batch_size
     return [requests[start : start + size] for start in range(0, len(requests), size)]
 
@@ -122,10 +144,12 @@ def _stem(name: str) -> str:
 def _infotext(
     request: TextToImage,
     seed: int,
+    variation: Variation,
     checkpoint: LoadedCheckpoint,
     vae: LoadedVae | None,
     more: Mapping[str, object],
 ) -> str:
+    sampler = SAMPLERS[request.sampling.sampler]
     fields: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": request.sampling.sampler,
@@ -137,7 +161,8 @@ def _infotext(
         "Model": _stem(checkpoint.name),
         "VAE hash": vae.short_hash if vae else None,
         "VAE": vae.name if vae else None,
-        "Eta": infotext.exact(request.eta) if request.eta else None,
+        **option_fields(request.options, sampler.eta, sampler.has_churn),
+        **noise_fields(variation),
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
         **more,
     }
@@ -162,7 +187,9 @@ def _info(
         "all_seeds": request.seeds,
         "subseed": request.subseed,
         "all_subseeds": [request.subseed + position for position in range(count)],
-        "subseed_strength": 0.0,
+        "subseed_strength": request.subseed_strength,
+        "seed_resize_from_w": request.seed_size[1] * SIZE_MULTIPLE if request.seed_size else -1,
+        "seed_resize_from_h": request.seed_size[0] * SIZE_MULTIPLE if request.seed_size else -1,
         "width": request.width,
         "height": request.height,
         "sampler_name": request.sampling.sampler,

@@ -10,9 +10,11 @@ from PIL import Image
 from gpu_worker.denoising import Step
 from gpu_worker.errors import Dropped, JobFault, MachineFault
 from gpu_worker.jobs import ModelFile
+from gpu_worker.loading import Vae
 from gpu_worker.making import Making
 from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
 from gpu_worker.plan import ImageRequest, Plan
+from gpu_worker.previews import draw
 from gpu_worker.tasks import TaskContext, TaskResult
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,11 @@ class PictureJob:
         if self.making.key is None:
             return id(self)
         return self.checkpoint.version, self.vae and self.vae.version, self.plan, self.making.key
+
+    @property
+    def files(self) -> list[ModelFile]:
+        """The files of the models that are used on the way, side by side."""
+        return [file for file in (self.checkpoint, self.vae, *self.making.files) if file is not None]
 
     @property
     def count(self) -> int:
@@ -85,6 +92,10 @@ class _Group:
 
     def run(self) -> Iterator[tuple[PictureJob, Outcome]]:
         """As `make_together`."""
+        with self.jobs[0].context.memory.holding(self.jobs[0].files):
+            yield from self._run()
+
+    def _run(self) -> Iterator[tuple[PictureJob, Outcome]]:
         self.images = {job: [] for job in self.jobs}
         models = self._load()
         yield from self._ended()
@@ -153,7 +164,7 @@ class _Group:
         model = vae.model if vae else checkpoint.pipeline.vae
         requests = [request for part in parts for request in part.requests]
         try:
-            made = first.making.make(checkpoint, model, requests, first.plan, partial(_report, parts))
+            made = first.making.make(checkpoint, model, requests, first.plan, partial(_report, parts, model))
         except MachineFault:
             raise
         except Exception as error:
@@ -209,14 +220,28 @@ def _described(
         return error
 
 
-def _report(parts: Sequence[_Part], step: Step) -> None:
+def _report(parts: Sequence[_Part], vae: Vae, step: Step) -> None:
     """Tells every job of a step; raises the reason of the last one when none is wanted any more."""
+    place, whole = 0, sum(len(part.requests) for part in parts)
     for part in parts:
         if part.ended is None:
+            _preview(part, vae, step, place, whole)
             try:
                 part.job.context.progress.step(step.done, finished=part.finished, batch=len(part.requests))
             except (Dropped, JobFault) as reason:
                 part.ended = reason
+        place += len(part.requests)
     ended = [part.ended for part in parts if part.ended is not None]
     if len(ended) == len(parts):
         raise ended[-1]
+
+
+def _preview(part: _Part, vae: Vae, step: Step, place: int, whole: int) -> None:
+    """Shows a job's first picture of the batch, at `place` of it; never what a filter has not passed."""
+    previews = part.job.context.previews
+    if previews is None or part.job.context.safety is not None or not previews.preview_due():
+        return
+    latents = step.predicted()
+    # The halves of a batch that did not fit do not say whose pictures they are.
+    if len(latents) == whole:
+        previews.show(draw(vae, latents[place]), step.done, part.finished)

@@ -17,6 +17,7 @@ from gpu_worker.heartbeat import Heartbeat
 from gpu_worker.long_work import LongWork
 from gpu_worker.loop import Loop
 from gpu_worker.pipelines import ModelMemory
+from gpu_worker.safety import load_filter, safe
 from gpu_worker.tasks import Task
 from gpu_worker.text_to_image import run as text_to_image
 from gpu_worker.text_to_image import run_from_pictures as image_to_image
@@ -27,9 +28,9 @@ log = logging.getLogger(__name__)
 TASKS: Mapping[str, Task] = {
     "txt2img": text_to_image,
     "img2img": image_to_image,
-    "extra-single-image": extras.run_single,
-    "extra-batch-images": extras.run_batch,
-    "rembg": background.run,
+    "extra-single-image": safe(extras.run_single),
+    "extra-batch-images": safe(extras.run_batch),
+    "rembg": safe(background.run),
     "interrogate_clip": interrogation.run_clip,
     "interrogate_deepbooru": interrogation.run_deepbooru,
 }
@@ -55,6 +56,7 @@ class Worker:
             grace_seconds=config.grace_seconds,
             claim_seconds=config.claim_seconds,
             room=config.batch_jobs,
+            safety=load_filter(config),
             on_change=self._changed,
         )
         self.long_work = LongWork(

@@ -34,6 +34,7 @@ class Platform:
         self.waiting: list[dict[str, Any]] = []
         self.claimed: dict[str, float] = {}
         self.progress: list[dict[str, Any]] = []
+        self.previews: list[dict[str, Any]] = []
         self.ended: dict[str, tuple[str, dict[str, Any], float]] = {}
         self.heartbeats: list[dict[str, Any]] = []
         self.request_ids: set[str] = set()
@@ -68,7 +69,12 @@ class Platform:
         }
 
     def submit(
-        self, job_id: str, models: list[dict[str, Any]], parameters: Any, task: str = "txt2img"
+        self,
+        job_id: str,
+        models: list[dict[str, Any]],
+        parameters: Any,
+        task: str = "txt2img",
+        preview: bool = False,
     ) -> None:
         """Queues a job; `parameters` is the body, or bytes as they are."""
         content = parameters if isinstance(parameters, bytes) else json.dumps(parameters).encode()
@@ -85,6 +91,7 @@ class Platform:
                     "parameters_url": f"{self.url}/s3/params/{job_id}",
                     "seed": 1234,
                     "models": models,
+                    "preview": preview,
                 }
             )
         self.ring(ENDPOINT)
@@ -154,6 +161,8 @@ class Platform:
         with self.changed:
             if action == "progress":
                 self.progress.append(body | {"id": job_id, "heard_at": time.time()})
+            elif action == "preview":
+                self.previews.append(body | {"id": job_id})
             elif action != "uploads":
                 self.ended[job_id] = (action, body, time.time())
             self.changed.notify_all()

@@ -47,7 +47,7 @@ def by_diffusers(checkpoint: LoadedCheckpoint, wanted: Plan) -> list[Image.Image
         guidance_scale=wanted.cfg_scale,
         width=wanted.width,
         height=wanted.height,
-        eta=wanted.eta,
+        eta=wanted.options.eta or 0.0,
         generator=[torch.Generator().manual_seed(request.seed) for request in REQUESTS],
     ).images
     return images

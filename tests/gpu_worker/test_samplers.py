@@ -1,17 +1,23 @@
 """Samplers by the WebUI's names."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from gpu_worker.device import Device
 from gpu_worker.errors import RequestFault
 from gpu_worker.generation import generate
 from gpu_worker.loading import load_checkpoint
-from gpu_worker.pipelines import LoadedCheckpoint
+from gpu_worker.pipelines import LoadedCheckpoint, ModelMemory
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.samplers import SAMPLERS, choose_sampling, make_scheduler
+from gpu_worker.schedules import SCHEDULE_NAMES
 from gpu_worker.single_file import SCHEDULER_CONFIG
+from tests.gpu_worker import house
+
+WORDS = "a red circle on a white background"
 
 BASE = SCHEDULER_CONFIG | {"prediction_type": "v_prediction"}
 
@@ -57,13 +63,70 @@ def test_names_are_read_as_the_webui_does(name: str, schedule: str | None, sampl
 
 
 def test_an_unknown_sampler_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(RequestFault, match=r"'Restart' is not known; this worker has DPM\+\+ 2M, .*LCM"):
-        choose_sampling("Restart", None)
+    with pytest.raises(RequestFault, match=r"'Other' is not known; this worker has DPM\+\+ 2M, .*LCM"):
+        choose_sampling("Other", None)
+
+
+def test_a_sampler_that_is_not_done_says_why_and_what_is_near_it() -> None:
+    with pytest.raises(RequestFault, match=r"'DPM adaptive' is not done here: .* DPM\+\+ 2M is"):
+        choose_sampling("DPM adaptive", None)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_house_checkpoint_obeys_with_every_sampler(memory: ModelMemory, name: str) -> None:
+    steps = 8 if name == "LCM" else 24
+    made = house.run(memory, "txt2img", prompt=WORDS, sampler_name=name, steps=steps, seed=3, cfg_scale=3)
+    reading = house.read(made.pictures[0].image)
+    assert (reading.shape, reading.background) == ("circle", "white")
+
+
+@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+def test_every_schedule_makes_the_picture(memory: ModelMemory, name: str) -> None:
+    made = house.run(memory, "txt2img", prompt=WORDS, sampler_name="DPM++ 2M", scheduler=name, seed=3)
+    assert house.read(made.pictures[0].image).background == "white"
+    assert f"Schedule type: {name}" in made.info["infotexts"][0]
+
+
+@pytest.mark.parametrize("name", ["Euler a", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "DPM++ 3M SDE"])
+def test_noise_on_the_way_belongs_to_each_picture(memory: ModelMemory, name: str) -> None:
+    options = {"prompt": WORDS, "sampler_name": name, "steps": 6}
+    both = house.run(memory, "txt2img", batch_size=2, **options)
+    alone = house.run(memory, "txt2img", **options | {"seed": 8})
+    assert np.abs(house.pixels(both.pictures[1].image) - house.pixels(alone.pictures[0].image)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("Euler a", {"eta": 0.5}, "Eta: 0.5"),
+        ("DDIM", {"eta": 1.0}, "Eta: 1"),
+        ("Euler a", {"override_settings": {"eta_ancestral": 0.4}}, "Eta: 0.4"),
+        ("Euler a", {"override_settings": {"eta_noise_seed_delta": 31337}}, "ENSD: 31337"),
+        ("Euler", {"s_churn": 20, "s_tmax": float("inf")}, "Sigma churn: 20"),
+        ("DPM++ SDE", {"s_noise": 1.02}, "Sigma noise: 1.02"),
+        ("Euler", {"s_min_uncond": 5.0}, "NGMS: 5"),
+    ],
+)
+def test_options_change_the_picture_and_are_told(
+    memory: ModelMemory, name: str, options: dict[str, Any], text: str
+) -> None:
+    plain = house.run(memory, "txt2img", prompt=WORDS, sampler_name=name)
+    changed = house.run(memory, "txt2img", prompt=WORDS, sampler_name=name, **options)
+    assert np.abs(house.pixels(plain.pictures[0].image) - house.pixels(changed.pictures[0].image)).max() > 0
+    assert text in changed.info["infotexts"][0]
+    assert changed.info["unsupported"] == []
+
+
+def test_few_steps_of_a_turbo_model_need_no_negative_prompt(memory: ModelMemory) -> None:
+    made = house.run(
+        memory, "txt2img", prompt=WORDS, sampler_name="Euler", scheduler="SGM Uniform", steps=4, cfg_scale=1
+    )
+    assert made.pictures[0].image.size == (64, 64)
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(RequestFault, match="'Beta' is not known; this worker has Automatic, Uniform, Karras"):
-        choose_sampling("Euler", "Beta")
+    with pytest.raises(RequestFault, match="'Other' is not known; this worker has Automatic"):
+        choose_sampling("Euler", "Other")
 
 
 def test_a_pair_that_does_not_exist_is_refused() -> None:
@@ -74,4 +137,4 @@ def test_a_pair_that_does_not_exist_is_refused() -> None:
 def test_schedulers_keep_the_checkpoints_noise_schedule() -> None:
     config = make_scheduler(choose_sampling("DPM++ 2M", "Karras"), BASE).config
     assert (config["beta_end"], config["prediction_type"]) == (0.012, "v_prediction")
-    assert config["use_karras_sigmas"] is True
+    assert config["schedule"] == "Karras"

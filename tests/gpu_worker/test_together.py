@@ -51,7 +51,9 @@ def prepared(
     work = context(memory.device, task, house.SMALL | {"steps": 6} | body, files, memory)
     work = replace(work, progress=progress or Batches())
     running: PictureTask = TASKS[task]
-    return running.prepare(work)
+    prepared = running.prepare(work)
+    assert isinstance(prepared, PictureJob)
+    return prepared
 
 
 def outcomes(jobs: list[PictureJob], most: int = MANY) -> list[Outcome]:

@@ -16,6 +16,8 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from gpu_worker import single_file_export as export
+from gpu_worker.architecture import REFINER_OPEN_CLIP
 from gpu_worker.loading import tokenizer
 from gpu_worker.single_file_export import save_single_file
 
@@ -110,6 +112,25 @@ def xl_pipeline() -> StableDiffusionXLPipeline:
     )
 
 
+def write_refiner(path: Path) -> Path:
+    """SDXL's refiner: OpenCLIP's text encoder alone, and five numbers beside the prompt."""
+    torch.manual_seed(2)
+    wide = text_config(hidden_size=128, num_attention_heads=2, hidden_act="gelu", projection_dim=80)
+    network = unet(
+        block_out_channels=(32, 64),
+        cross_attention_dim=128,
+        attention_head_dim=(1, 1),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=16,
+        projection_class_embeddings_input_dim=80 + 5 * 16,
+    )
+    tensors = export.convert_unet(network) | export.convert_vae(vae())
+    tensors |= export.convert_open_clip(CLIPTextModelWithProjection(wide), REFINER_OPEN_CLIP)
+    save_file({key: tensor.half().contiguous() for key, tensor in tensors.items()}, path, metadata=METADATA)
+    return path
+
+
 def write_sd1(path: Path, seed: int = 0) -> Path:
     save_single_file(sd1_pipeline(seed), path, dtype=torch.float16, metadata=METADATA)
     return path
@@ -120,11 +141,11 @@ def write_xl(path: Path) -> Path:
     return path
 
 
-def rewrite(source: Path, target: Path, change: Any) -> Path:
+def rewrite(source: Path, target: Path, change: Any, metadata: dict[str, str] | None = None) -> Path:
     """Writes a copy whose tensors `change(tensors)` has altered in place."""
     tensors = load_file(source)
     change(tensors)
-    save_file(tensors, target, metadata=METADATA)
+    save_file(tensors, target, metadata=metadata or METADATA)
     return target
 
 
