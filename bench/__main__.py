@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import autoscaling, gateway, inference, jobs, transfer, users
+from bench import autoscaling, engine, gateway, inference, jobs, transfer, users
 from stack.failures import StackError
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "inference": inference.run,
     "users": users.run,
     "autoscaling": autoscaling.run,
+    "engine": engine.run,
 }
 
 

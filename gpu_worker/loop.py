@@ -226,6 +226,7 @@ class Loop:
         self._computing.close()
         rest = (self._stop_at or time.monotonic()) - time.monotonic()
         if self._publisher.wait(max(rest, 1.0)):
+            self._publisher.close()
             return
         for lease in list(self._leases.values()):
             self._drop(lease, Released(f"job {lease.job.id}"))

@@ -49,6 +49,11 @@ class Publisher:
         with self._changed:
             return self._changed.wait_for(lambda: not self._pending, timeout)
 
+    def close(self) -> None:
+        """Ends the threads once they have nothing to do."""
+        self._pool.shutdown(wait=False)
+        self._uploader.close()
+
     def _fits(self, size: int) -> bool:
         return len(self._pending) < MOST_PENDING and sum(self._pending.values()) + size <= MOST_PIXELS
 
