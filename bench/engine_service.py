@@ -1,6 +1,7 @@
 """The services as a worker's loop sees them, answered from memory: a line of jobs, and an HTTP storage."""
 
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,8 +70,13 @@ class Service:
         name = f"job{self._count}"
         self._objects[f"/params/{name}"] = json.dumps(body).encode()
         document = {
-            "id": name, "attempt": 1, "lease_seconds": LEASE_SECONDS, "endpoint": "bench",
-            "task_type": "txt2img", "parameters_url": f"{self._url}/params/{name}", "seed": 1,
+            "id": name,
+            "attempt": 1,
+            "lease_seconds": LEASE_SECONDS,
+            "endpoint": "bench",
+            "task_type": "txt2img",
+            "parameters_url": f"{self._url}/params/{name}",
+            "seed": 1,
             "models": models,
         }
         return Job.from_json(document)
@@ -120,10 +126,18 @@ def _storage(objects: Mapping[str, bytes]) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             content = objects.get(self.path)
-            self.send_response(200 if content is not None else 404)
-            self.send_header("Content-Length", str(len(content or b"")))
+            status = 200 if content is not None else 404
+            whole = part = content or b""
+            if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                first, last = int(wanted[1]), int(wanted[2] or len(whole) - 1)
+                part, status = whole[first : last + 1], 206
+            self.send_response(status)
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(whole)}")
+            self.send_header("ETag", f'"{len(whole)}"')
+            self.send_header("Content-Length", str(len(part)))
             self.end_headers()
-            self.wfile.write(content or b"")
+            self.wfile.write(part)
 
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
