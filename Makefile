@@ -133,6 +133,6 @@ $(CLIENT): pyproject.toml requirements.lock | .venv/bin/python
 
 $(DEVELOP): $(USE)
 	@echo "Installing the tools for tests and checks into .venv, once: about 150 MB to download …" >&2
-	$(call install,services$(comma)worker$(comma)stack$(comma)test$(comma)lint)
+	$(call install,services$(comma)worker$(comma)stack$(comma)traces$(comma)test$(comma)lint)
 
 comma := ,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from gpu_worker.config import ConfigError
 from gpu_worker.jobs import Job
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -20,10 +21,14 @@ def begin() -> None:
     global _tracer
     if _tracer is not None or not os.environ.get(ENDPOINT):
         return
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as missing:
+        needed = "traces need more packages, pip install '.[traces]'"
+        raise ConfigError(f"{ENDPOINT} is set: {needed} ({missing})") from missing
 
     resource = Resource.create({"service.name": "gpu_worker", "service.namespace": "sdfleet"})
     # The service decides whether a job is traced: only jobs that are bring a parent.

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import worker_process_init
 from flask import Flask
 
+from services.common.settings import SettingsError
+
 if TYPE_CHECKING:
     from services.common.spans import Spans
 
+MISSING = "traces need more packages, pip install '.[traces]'"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _spans: "Spans | None" = None
@@ -25,8 +28,10 @@ def _begin(service: str) -> "Spans | None":
     """Start to send spans, once per process; None where nobody takes them."""
     global _spans
     if _spans is None and os.environ.get(ENDPOINT):
-        from services.common.spans import Spans
-
+        try:
+            from services.common.spans import Spans
+        except ImportError as missing:
+            raise SettingsError(f"{ENDPOINT} is set: {MISSING} ({missing})") from missing
         _spans = Spans(service)
     return _spans
 
