@@ -66,7 +66,7 @@ def _flat(settings: type[Any]) -> Iterator[Variable]:
             default = REQUIRED if entry.default is MISSING else _shown(entry.default)
             yield Variable(entry.metadata["variable"], default, entry.metadata["doc"])
         elif is_dataclass(types[entry.name]):
-            yield from _flat(types[entry.name])  # type: ignore[arg-type]
+            yield from _flat(types[entry.name])
 
 
 def _shown(default: Any) -> str:
