@@ -63,9 +63,9 @@ class Publisher:
                 self._store(lease, parameters, result)
             except Dropped as reason:
                 log.info("result dropped", extra={"reason": type(reason).__name__})
-                metrics.ended(lease.job.task_type, "dropped")
+                _count(lease, "dropped")
             except Passing as fault:
-                metrics.ended(lease.job.task_type, fault.kind)
+                _count(lease, fault.kind)
                 fail_quietly(self._client, lease, fault.kind, str(fault))
             except (ServiceUnreachable, ServiceRefused) as error:
                 log.error("the job could not be completed in its lease", extra={"reason": str(error)})
@@ -93,6 +93,11 @@ class Publisher:
         metrics.completed(job.task_type, len(names), lease.timings)
         tracing.record_attempt(job, lease.timings, "completed")
         log.info("job completed", extra={"images": len(names), "durations_ms": durations(lease.timings)})
+
+
+def _count(lease: Lease, outcome: str) -> None:
+    metrics.ended(lease.job.task_type, outcome)
+    tracing.record_attempt(lease.job, lease.timings, outcome)
 
 
 def durations(timings: Mapping[str, float]) -> dict[str, int]:

@@ -40,6 +40,7 @@ QUIET = ",".join(
         "/internal/(backlog|audit|authenticate.*|jwks.json|openapi.json)$",
     )
 )
+WITH_QUERY = ("http.target", "http.url", "url.full", "url.query")
 RATIO = "OTEL_TRACES_SAMPLER_ARG"
 
 Attributes = Mapping[str, str | int]
@@ -92,13 +93,19 @@ class Spans:
             app,
             tracer_provider=self._provider,
             excluded_urls=QUIET,
-            request_hook=_without_query,
             enable_commenter=False,
         )
 
     def of_tasks(self) -> None:
         """Spans named by the task."""
         CeleryInstrumentor().instrument(tracer_provider=self._provider)
+
+    def begin_request(self, path: str, request_id: str) -> None:
+        """The request's id; and no query, which is the client's own and may hold anything."""
+        current = trace.get_current_span()
+        noted = getattr(current, "attributes", None) or {}
+        without = {name: path for name in WITH_QUERY if name in noted}
+        current.set_attributes(without | _named({"request_id": request_id}))
 
     def note(self, attributes: Attributes) -> None:
         """Attributes of the current span."""
@@ -124,13 +131,6 @@ class Spans:
             name, context=_context(parent), attributes=_named(attributes), record_exception=False
         ):
             yield
-
-
-def _without_query(span: trace.Span, environ: Mapping[str, Any]) -> None:
-    """A query is the client's own: it may hold anything."""
-    if span.is_recording():
-        span.set_attributes({"http.target": environ.get("PATH_INFO", ""), "url.query": ""})
-        span.set_attribute("http.url", "")
 
 
 def _context(traceparent: str) -> Context:

@@ -53,6 +53,12 @@ def trace_tasks(service: str) -> None:
         worker_process_init.connect(begin, weak=False)
 
 
+def begin_request(path: str, request_id: str) -> None:
+    """Say which request is being answered, once its span has begun."""
+    if _spans:
+        _spans.begin_request(path, request_id)
+
+
 def note(**attributes: str | int) -> None:
     """Say more of what is being done: ids and durations, never bodies, prompts, tokens or presigned URLs."""
     if _spans:

@@ -161,7 +161,7 @@ def _log_requests(app: Flask, service: str) -> None:
         offered = request.headers.get("X-Request-Id", "")
         g.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
         g.began = time.perf_counter()
-        tracing.note(request_id=g.request_id)
+        tracing.begin_request(request.path, g.request_id)
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -123,10 +123,10 @@ def started(running: Running, webhook_url: str) -> str:
         "models": {"Stable-diffusion": [CHECKPOINT.name]},
         "webhook_url": webhook_url,
     }
-    job = running.artist.call("POST", "/inferences", wanted)["inference"]
+    with_trace = running.signed_in() | {"traceparent": TRACEPARENT, "x-request-id": REQUEST_ID}
+    job = running.ask("POST", "/inferences", wanted, **with_trace).json()["data"]["inference"]
     parameters = PARAMETERS | {"prompt": PROMPT}
     requests.put(job["api_params_s3_upload_url"], json=parameters, timeout=30).raise_for_status()
-    with_trace = running.signed_in() | {"traceparent": TRACEPARENT, "x-request-id": REQUEST_ID}
     answer = running.ask("PUT", f"/inferences/{job['id']}/start?secret=in-the-query", **with_trace)
     assert answer.status_code == 202, answer.text
     return str(job["id"])
