@@ -104,8 +104,8 @@ class Spans:
         """The request's id; and no query, which is the client's own and may hold anything."""
         current = trace.get_current_span()
         noted = getattr(current, "attributes", None) or {}
-        without = {name: path for name in WITH_QUERY if name in noted}
-        current.set_attributes(without | _named({"request_id": request_id}))
+        current.set_attributes({name: path for name in WITH_QUERY if name in noted})
+        current.set_attributes(_named({"request_id": request_id}))
 
     def note(self, attributes: Attributes) -> None:
         """Attributes of the current span."""
