@@ -42,9 +42,9 @@ def download(
 ) -> str:
     """Fetches the model's content into `part` (which may hold ranges of it) and returns its sha256 in hex.
 
-    `check` is called by the calling thread all the while and may raise to stop. Raises `Passing` when the
-    storage does not deliver and `RequestFault` when what it delivers is not what the checkpoint's record
-    says.
+    It is not flushed to the disk. `check` is called by the calling thread all the while and may raise to
+    stop. Raises `Passing` when the storage does not deliver and `RequestFault` when what it delivers is not
+    what the checkpoint's record says.
     """
     try:
         sha256 = _Download(session, model, part, RANGE_BYTES).run(check)
@@ -64,6 +64,11 @@ def discard(part: Path) -> None:
     part.unlink(missing_ok=True)
 
 
+def boot_id() -> str:
+    """Names the machine's current boot: what was not flushed in an earlier one may have been lost."""
+    return BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
+
+
 def _notes_of(part: Path) -> Path:
     return part.with_suffix(".ranges")
 
@@ -76,8 +81,7 @@ class _Notes:
     """
 
     def __init__(self, model: ModelFile, part: Path, range_bytes: int) -> None:
-        boot = BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
-        key = {"size": model.size, "etag": model.etag, "range": range_bytes, "boot": boot}
+        key = {"size": model.size, "etag": model.etag, "range": range_bytes, "boot": boot_id()}
         self._header = json.dumps(key)
         self._path = _notes_of(part)
         # Without an ETag nobody can tell whether the object is still the one that the ranges came from.
@@ -121,7 +125,7 @@ class _Download:
         self._stop = threading.Event()
 
     def run(self, check: Callable[[], None]) -> str:
-        """Fetches what is missing and returns the sha256 of it all; the content is then safely on disk."""
+        """Fetches what is missing and returns the sha256 of it all."""
         missing = [index for index in range(len(self._have)) if index not in self._notes.complete]
         done: queue.SimpleQueue[Future[int]] = queue.SimpleQueue()
         pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="download")
@@ -129,9 +133,7 @@ class _Download:
             for index in missing:
                 pool.submit(self._fetch, index).add_done_callback(done.put)
             with self._part.open("r+b", buffering=0) as file:
-                sha256 = self._hash(file.fileno(), done, check)
-                os.fsync(file.fileno())
-            return sha256
+                return self._hash(file.fileno(), done, check)
         finally:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)

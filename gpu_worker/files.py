@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 import requests
 
 from gpu_worker import metrics
-from gpu_worker.download import discard, download
+from gpu_worker.download import boot_id, discard, download
 from gpu_worker.errors import Passing, RequestFault
 from gpu_worker.jobs import ModelFile
 
@@ -42,10 +43,10 @@ class StoredFile:
 class FileCache:
     """An LRU of files below `folder`, at most `limit_bytes` in all.
 
-    One entry is three files: ``KEY.safetensors``, ``KEY.json`` (its hash; its time of change is when the
-    entry was last used) and ``KEY.lock``; an unfinished download is ``KEY.part`` and ``KEY.ranges``. Who uses
-    an entry holds its lock shared; who downloads or evicts it, alone. Locks are the kernel's, so they end
-    with their process.
+    One entry is three files: ``KEY.safetensors``, ``KEY.json`` (its hash, and until it is flushed the boot in
+    which it is good; its time of change is when the entry was last used) and ``KEY.lock``; an unfinished
+    download is ``KEY.part`` and ``KEY.ranges``. Who uses an entry holds its lock shared; who downloads or
+    evicts it, alone. Locks are the kernel's, so they end with their process.
     """
 
     def __init__(self, folder: Path, limit_bytes: int, session: requests.Session) -> None:
@@ -72,17 +73,38 @@ class FileCache:
             with self._locked(key, fcntl.LOCK_EX, check):
                 if self._stored(key, model) is None:
                     self._fetch(key, model, check)
+                    threading.Thread(target=self._flush, args=(key,), name="flush", daemon=True).start()
 
     def _stored(self, key: str, model: ModelFile) -> StoredFile | None:
         path, record = self._path(key, ".safetensors"), self._path(key, ".json")
         try:
-            sha256 = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-            if path.stat().st_size != model.size:
+            known = json.loads(record.read_text(encoding="utf-8"))
+            sha256, boot = str(known["sha256"]), known.get("boot")
+            if path.stat().st_size != model.size or boot not in {None, boot_id()}:
                 return None
             os.utime(record)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return StoredFile(path, str(sha256))
+        return StoredFile(path, sha256)
+
+    def _record(self, key: str, known: dict[str, str]) -> None:
+        record = self._path(key, ".json.new")
+        record.write_text(json.dumps(known), encoding="utf-8")
+        record.replace(self._path(key, ".json"))
+
+    def _flush(self, key: str) -> None:
+        """Bring a new file safely to the disk while it is used already; then its record names no boot."""
+        try:
+            with self._locked(key, fcntl.LOCK_SH, lambda: None):
+                known = json.loads(self._path(key, ".json").read_text(encoding="utf-8"))
+                with self._path(key, ".safetensors").open("rb") as file:
+                    os.fsync(file.fileno())
+                known.pop("boot", None)
+                self._record(key, known)
+        except FileNotFoundError:  # it was evicted meanwhile
+            return
+        except (OSError, ValueError) as error:
+            log.warning("a checkpoint was not flushed", extra={"file": key, "failure": type(error).__name__})
 
     def _fetch(self, key: str, model: ModelFile, check: Callable[[], None]) -> None:
         if model.size > self._limit:
@@ -96,9 +118,7 @@ class FileCache:
             self._make_room(model)
             sha256 = download(self._session, model, part, check)
             part.replace(self._path(key, ".safetensors"))
-            record = self._path(key, ".json.new")
-            record.write_text(json.dumps({"sha256": sha256, "name": model.name}), encoding="utf-8")
-            record.replace(self._path(key, ".json"))
+            self._record(key, {"sha256": sha256, "name": model.name, "boot": boot_id()})
         except RequestFault:
             discard(part)
             raise

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,27 @@ def test_a_renamed_checkpoint_is_not_fetched_again(
         content(cache, unhashed)
 
 
+def test_a_file_that_was_not_flushed_is_good_until_the_machine_starts_anew(
+    platform: Platform, tmp_path: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cache = stored(platform, tmp_path, "a"), make_cache()
+    with monkeypatch.context() as patch:
+        patch.setattr(FileCache, "_flush", lambda *_: None)
+        content(cache, model)
+    content(cache, model)
+    assert downloads(platform, model) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(files_module, "boot_id", lambda: "another")
+        patch.setattr(FileCache, "_flush", lambda *_: None)
+        content(cache, model)
+        assert downloads(platform, model) == 2
+        cache._flush(files_module._key(model))
+    cache = make_cache()
+    FileCache._flush(cache, files_module._key(model))
+    content(cache, model)
+    assert downloads(platform, model) == 2, "what was flushed is good in every boot"
+
+
 def _use(folder: str, model: ModelFile, begin: Any) -> None:
     begin.wait(60)
     with FileCache(Path(folder), 10_000_000, make_session()).open(model) as file:
@@ -91,11 +113,17 @@ def _use(folder: str, model: ModelFile, begin: Any) -> None:
 def test_workers_that_need_a_file_at_once_download_it_once(platform: Platform, tmp_path: Path) -> None:
     model = stored(platform, tmp_path, "a", length=5_000_000)
     context = multiprocessing.get_context("spawn")
-    begin = context.Event()
+    begin = context.Barrier(3)
+    whole = platform._object
+
+    def slow(key: str) -> Any:
+        time.sleep(2)
+        return whole(key)
+
+    platform._server.app.view_functions["_object"] = slow  # type: ignore[attr-defined]
     workers = [context.Process(target=_use, args=(str(tmp_path / "cache"), model, begin)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    begin.set()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
