@@ -23,6 +23,7 @@ SECRETS = (
     *("ADMIN_PASSWORD", "ADMIN_API_KEY", "SERVICE_SECRET", "WORKER_SECRET", "REDIS_PASSWORD"),
     *("MONGODB_ROOT_PASSWORD", "MONGODB_PASSWORD", "MONGODB_KEY", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
 )
+LOCAL = re.compile(r"\$\{[A-Z_]+:-127\.0\.0\.1\}:")  # this machine alone, unless .env says otherwise
 ONCE = {"mongo-init", "migrate", "backup"}
 
 
@@ -60,9 +61,7 @@ def test_only_the_gateway_and_s3_are_published() -> None:
     published = {name for name, container in CONTAINERS.items() if "ports" in container}
     assert {name for name in published if "profiles" not in CONTAINERS[name]} == {"gateway", "s3"}
     for name in published:
-        assert all(port.startswith("${PUBLISH_ADDRESS:-127.0.0.1}:") for port in CONTAINERS[name]["ports"]), (
-            name
-        )
+        assert all(LOCAL.match(port) for port in CONTAINERS[name]["ports"]), name
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -108,3 +107,11 @@ def test_secrets_are_made_once_readable_by_their_owner_alone(tmp_path: Path) -> 
     again = subprocess.run(command, check=False, capture_output=True, text=True)
     assert again.returncode == 1 and "there already" in again.stderr
     assert file.read_text() == first
+
+
+def test_a_worker_on_another_machine_is_confined_as_those_here_are() -> None:
+    there = yaml.safe_load((ROOT / "docker-compose.worker.yml").read_text())["services"]["gpu_worker"]
+    here = CONTAINERS["gpu_worker"]
+    for what in ("read_only", "cap_drop", "security_opt", "restart", "image", "runtime", "volumes", "deploy"):
+        assert there[what] == here[what], what
+    assert set(there["environment"]) == set(here["environment"])
