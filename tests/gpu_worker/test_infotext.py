@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from gpu_worker import infotext, text_to_image
 from gpu_worker.errors import RequestFault
 from gpu_worker.infotext_request import request_from, with_infotext
 from gpu_worker.parameters import parse_text_to_image
 from gpu_worker.pipelines import ModelMemory
+from house import shapes
 from tests.gpu_worker import house
-from tests.gpu_worker.contexts import context
+from tests.gpu_worker.contexts import context, encoded
 
 FIELDS: dict[str, object] = {
     "Steps": 20,
@@ -56,6 +58,63 @@ def test_an_infotext_in_a_body_makes_the_same_picture(memory: ModelMemory) -> No
     again = text_to_image.run(replace(nothing, parameters={"infotext": first.infotext})).pictures[0]
     assert again.infotext == first.infotext
     assert np.abs(house.pixels(again.image) - house.pixels(first.image)).max() <= 1
+
+
+SCENE = "a red circle on a white background, (blue: 1)"
+LOOKED_AT = encoded(Image.fromarray(shapes.paint(shapes.draw_mask("circle", 32, 32, 19), "red", "white")))
+HALF = Image.new("L", (64, 64), 0)
+HALF.paste(255, (32, 0, 64, 64))
+FROM_PICTURE = {"init_images": [LOOKED_AT], "denoising_strength": 0.712345678}
+MASKED = FROM_PICTURE | {"mask": encoded(HALF)}
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("txt2img", {}),
+        ("txt2img", {"cfg_scale": 5.123456789, "seed": 2**40, "batch_size": 2, "n_iter": 2}),
+        ("txt2img", {"sampler_name": "DPM++ 2M", "scheduler": "Karras", "steps": 5}),
+        ("txt2img", {"sampler_name": "DDIM", "eta": 0.333333333}),
+        ("txt2img", {"sampler_name": "Euler a", "scheduler": "SGM Uniform"}),
+        ("txt2img", {"tiling": True, "width": 96}),
+        ("txt2img", {"prompt": "a red, blue: circle\nBREAK on white", "negative_prompt": "x\ny: z"}),
+        ("txt2img", {"enable_hr": True, "hr_scale": 1.51, "denoising_strength": 0.61}),
+        ("txt2img", {"enable_hr": True, "hr_resize_x": 96, "hr_resize_y": 80, "hr_cfg": 3.3}),
+        (
+            "txt2img",
+            {
+                "enable_hr": True,
+                "hr_upscaler": "Lanczos",
+                "hr_second_pass_steps": 2,
+                "hr_sampler_name": "DDIM",
+                "hr_scheduler": "Uniform",
+                "hr_prompt": "a blue square, x: y",
+                "hr_negative_prompt": "red",
+                "firstphase_width": 64,
+                "width": 96,
+                "height": 96,
+            },
+        ),
+        ("img2img", FROM_PICTURE),
+        ("img2img", FROM_PICTURE | {"resize_mode": 2, "width": 96, "initial_noise_multiplier": 1.05}),
+        ("img2img", MASKED),
+        ("img2img", MASKED | {"mask_blur": 0, "inpainting_fill": 2, "inpaint_full_res": False}),
+        ("img2img", MASKED | {"mask_blur_x": 2, "mask_blur_y": 5, "inpainting_mask_invert": 1}),
+        ("img2img", MASKED | {"inpainting_fill": 1, "inpaint_full_res_padding": 7, "mask_round": False}),
+        ("img2img", MASKED | {"inpainting_fill": 3, "sampler_name": "Heun"}),
+    ],
+)
+def test_every_infotext_makes_its_picture_again(memory: ModelMemory, task: str, body: dict[str, Any]) -> None:
+    made = house.run(memory, task, **{"prompt": SCENE, "steps": 3, **body})
+    first = made.pictures[-1]
+    pictures = {name: body[name] for name in ("init_images", "mask") if name in body}
+    files = {"Stable-diffusion": [house.CHECKPOINT]}
+    work = context(memory.device, task, {"infotext": first.infotext, **pictures}, files, memory)
+    again = house.find_task(task, house.TASKS)(work)
+    assert again.pictures[0].infotext == first.infotext
+    difference = np.abs(house.pixels(again.pictures[0].image) - house.pixels(first.image))
+    assert difference.max() <= 1
+    assert again.info["unsupported"] == made.info["unsupported"]
 
 
 def test_the_bodys_own_values_come_first() -> None:
