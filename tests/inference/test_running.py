@@ -159,6 +159,36 @@ def test_a_late_attempt_changes_nothing(service: Service) -> None:
     )
 
 
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_worker_cannot_take_over_what_another_holds(service: Service, attempt: int) -> None:
+    """Under its own name and with a true token, as one whose secret was stolen would."""
+    job_id = service.started()
+    service.claimed("worker-1")
+    before = service.context.database["jobs"].find_one({"_id": job_id})
+    for call, body in (
+        ("progress", {"step": 19, "steps": 20}),
+        ("preview", {"picture": "iVBORw0KGgo="}),
+        ("uploads", {"files": ["image_0.png"]}),
+        ("complete", {"images": ["image_0.png"]}),
+        ("fail", {"kind": "request", "message": "no"}),
+        ("release", {}),
+    ):
+        refused = service.work(f"jobs/{job_id}/{call}", "worker-2", attempt=attempt, **body)
+        assert refused.status_code == 409, call
+    assert service.context.database["jobs"].find_one({"_id": job_id}) == before
+    assert service.context.storage._store.read(f"sagemaker_output/{job_id}.out", 1) is None
+
+
+def test_what_is_kept_of_a_workers_timings_is_bounded(service: Service) -> None:
+    job_id = service.started()
+    service.claimed()
+    timings = {"claimed_at": 1.5, "uploaded_at": "now", "$set": {}} | {f"t{n}": n for n in range(5000)}
+    service.work(f"jobs/{job_id}/complete", attempt=1, images=["image_0.png"], timings=timings)
+    record = service.context.database["jobs"].find_one({"_id": job_id})
+    assert record is not None
+    assert (record["status"], record["timings"]) == ("succeed", {"claimed_at": 1.5})
+
+
 def test_the_requests_fault_fails_the_job_at_once(service: Service) -> None:
     job_id = service.started()
     service.work(
