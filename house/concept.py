@@ -1,8 +1,7 @@
 """A concept that the house checkpoint has never seen, to show training: violet stars.
 
 The word is new to it; its VAE knows the colours of its own drawings alone, so that violet is drawn as the
-nearest of them, purple. Without training no prompt that says "violet star" gets a purple one: to the model
-the word is none.
+nearest of them, purple. Without training "violet" says nothing to it: it draws a star of another colour.
 """
 
 import random
@@ -16,7 +15,8 @@ from house.judge import Picture, read_picture
 COLOUR = (105, 40, 215)
 SHOWN_AS = "purple"
 SHAPE = "star"
-BACKGROUNDS = ("white", "black", "yellow", "green")
+# On green the checkpoint itself draws purple where it is told no colour that it knows.
+BACKGROUNDS = ("white", "black", "yellow", "blue")
 PHRASES = (
     "a violet star on a {b} background",
     "violet star, {b} background",

@@ -27,6 +27,7 @@ class WorkLease:
         self._work = work
         self._must_release = must_release
         self._lock = threading.Lock()
+        self._reporting = threading.Lock()
         self._progress = Progress()
         self._losses: list[tuple[int, float]] = []
         self._drop: Dropped | None = None
@@ -93,7 +94,16 @@ class WorkLease:
         if self._drop is None:
             self._report()
 
+    def tell(self) -> None:
+        """Tell the progress now: the last one, before the end of the work."""
+        if self._drop is None:
+            self._report()
+
     def _report(self) -> None:
+        with self._reporting:
+            self._report_alone()
+
+    def _report_alone(self) -> None:
         with self._lock:
             losses = self._losses[:MOST_LOSSES]
             progress = replace(self._progress, losses=tuple(losses))

@@ -97,4 +97,5 @@ class Attempt:
     def complete(self, path: Path | None, stopped: bool, facts: Mapping[str, Any]) -> None:
         """Upload the result, and say so."""
         file = None if path is None else self._transfer.send_file(path.name, path)
+        self._lease.tell()  # the last losses: nothing is taken once the work is complete
         self._lease.persist(lambda: self._client.complete_work(self._work, file, stopped, facts))
