@@ -19,6 +19,7 @@ from gpu_worker.parameters import parse_document
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.results import result_files
 from gpu_worker.safety import SafetyFilter
+from gpu_worker.styles import NO_STYLES, Styles
 from gpu_worker.tasks import Task, TaskContext, TaskResult, find_task
 from gpu_worker.text_to_image import PictureTask
 from gpu_worker.together import Outcome, PictureJob, make_together
@@ -38,12 +39,14 @@ class Computing:
         tasks: Mapping[str, Task],
         session: requests.Session,
         safety: SafetyFilter | None = None,
+        styles: Styles = NO_STYLES,
     ) -> None:
         self._safety = safety
         self._files = files
         self._memory = memory
         self._tasks = tasks
         self._session = session
+        self._styles = styles
         self._reading = ThreadPoolExecutor(PARAMETERS_AT_ONCE, thread_name_prefix="parameters")
 
     def close(self) -> None:
@@ -91,6 +94,7 @@ class Computing:
             progress=_Progress(lease),
             safety=self._safety,
             previews=lease if lease.job.preview else None,
+            styles=self._styles,
         )
         task = find_task(lease.job.task_type, self._tasks)
         with ids_of(lease):

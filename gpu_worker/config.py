@@ -1,5 +1,6 @@
 """The worker's settings, read from the environment once."""
 
+import csv
 import os
 import secrets
 import socket
@@ -7,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from gpu_worker.styles import NO_STYLES, Styles
 
 GIGABYTE = 10**9
 SECRET_LENGTH = 32
@@ -67,6 +70,9 @@ class EngineConfig:
         "none",
     )
     nsfw_threshold: float = _read_from("WORKER_NSFW_THRESHOLD", "how sure it must be, 0 to 1", "0.5")
+    styles: Styles = _read_from(  # noqa: RUF009 - a field, as the others
+        "WORKER_STYLES_FILE", "the WebUI's styles.csv, which requests name in `styles`", "none"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +168,7 @@ def _engine(environment: Mapping[str, str]) -> dict[str, Any]:
         if memory
         else None,
         "grace_seconds": _number(environment, "WORKER_GRACE_SECONDS", 20, minimum=0),
+        "styles": _styles(environment),
         "log_level": (environment.get("LOG_LEVEL") or "INFO").upper(),
         "metrics_listen": environment.get("METRICS_LISTEN", ""),
         "ram_cache_bytes": int(_number(environment, "WORKER_RAM_CACHE_GB", 0, minimum=0) * GIGABYTE)
@@ -187,6 +194,16 @@ def _nsfw(environment: Mapping[str, str]) -> dict[str, Any]:
         )
     threshold = _number(environment, "WORKER_NSFW_THRESHOLD", 0.5, minimum=0)
     return {"nsfw": policy, "nsfw_model": path, "nsfw_threshold": threshold}
+
+
+def _styles(environment: Mapping[str, str]) -> Styles:
+    name = environment.get("WORKER_STYLES_FILE")
+    if not name:
+        return NO_STYLES
+    try:
+        return Styles.from_file(Path(name).expanduser())
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"WORKER_STYLES_FILE {name} cannot be read as a styles.csv: {error}") from None
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

@@ -15,6 +15,7 @@ from gpu_worker.conditioning import Conditioning
 from gpu_worker.denoising import Guidance, Hooks, Step, denoise
 from gpu_worker.device import is_lost_device, is_out_of_memory
 from gpu_worker.errors import Dropped, JobFault, MachineFault, RequestFault
+from gpu_worker.hypernetworks import attached
 from gpu_worker.loading import Vae
 from gpu_worker.pipelines import LoadedCheckpoint
 from gpu_worker.plan import ImageRequest, Plan
@@ -127,7 +128,9 @@ def sample(
     scheduler = make_scheduler(plan.sampling, base, plan.options, is_xl)
     scheduler.set_timesteps(plan.steps, device=unet.device)
 
-    # 2. Texts and noise; the noise comes from the CPU, so that a seed makes the same picture everywhere.
+    # 2. Networks, texts and noise; the noise comes from the CPU, so that a seed makes the same picture
+    # everywhere.
+    checkpoint.loras.apply(checkpoint.pipeline, checkpoint.name, plan.networks.loras)
     conditioning = encode_prompts(checkpoint, requests, plan)
     generators = [noise.generator(request.seed) for request in requests]
     shape = (vae.config.latent_channels, plan.height // vae_scale(vae), plan.width // vae_scale(vae))
@@ -139,18 +142,19 @@ def sample(
 
     # 3. Denoise.
     start = begin(Canvas(checkpoint, vae, requests, plan, scheduler, initial, conditioning))
-    return denoise(
-        unet,
-        scheduler,
-        start.latents,
-        conditioning,
-        Guidance(plan.cfg_scale, plan.options.s_min_uncond),
-        generators,
-        steps=plan.steps,
-        start=start.step,
-        options={"eta": plan.options.eta or 0.0},
-        hooks=replace(start.hooks, on_step=start.hooks.on_step or on_step),
-    )
+    with attached(unet, checkpoint.name, plan.networks.hypernetworks):
+        return denoise(
+            unet,
+            scheduler,
+            start.latents,
+            conditioning,
+            Guidance(plan.cfg_scale, plan.options.s_min_uncond),
+            generators,
+            steps=plan.steps,
+            start=start.step,
+            options={"eta": plan.options.eta or 0.0},
+            hooks=replace(start.hooks, on_step=start.hooks.on_step or on_step),
+        )
 
 
 def vae_scale(vae: Vae) -> int:

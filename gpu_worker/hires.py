@@ -15,13 +15,18 @@ from gpu_worker.pipelines import LoadedCheckpoint
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.starts import Wrap, blank_channels, from_latents, from_text, steps_for
 from gpu_worker.upscaling import Upscaler, upscale_to
+from gpu_worker.words import Words
 
 
 @dataclass(frozen=True, slots=True)
 class TwoPasses:
-    """Makes pictures in two passes; `wrap` adds to both what other wishes need (ControlNets)."""
+    """Makes pictures in two passes; `wrap` adds to both what other wishes need (ControlNets).
+
+    `words` are those of the second pass where it has its own.
+    """
 
     hires: Hires
+    words: Words | None
     upscaler: Upscaler | None
     wrap: Wrap
     wrap_second: Wrap
@@ -68,12 +73,20 @@ class TwoPasses:
             cfg_scale=hires.cfg_scale,
             width=hires.size[0],
             height=hires.size[1],
+            networks=self.words.networks if self.words else plan.networks,
+            prompt_steps=hires.steps,
+            steps_before=plan.steps,
         )
 
     def _later(self, one: ImageRequest) -> ImageRequest:
         """The picture with the words of the second pass."""
-        words, negative = self.hires.prompt, self.hires.negative_prompt
-        return replace(one, prompt=words or one.prompt, negative_prompt=negative or one.negative_prompt)
+        if self.words is None:
+            return one
+        return replace(
+            one,
+            prompt=self.words.prompt if self.hires.prompt else one.prompt,
+            negative_prompt=self.words.negative_prompt if self.hires.negative_prompt else one.negative_prompt,
+        )
 
     def _enlarged(self, checkpoint: LoadedCheckpoint, vae: Vae, small: torch.Tensor) -> torch.Tensor:
         """``sample_hr_pass`` in modules/processing.py of the WebUI, up to the second sampling."""

@@ -9,6 +9,7 @@ from gpu_worker.errors import RequestFault
 from gpu_worker.infotext import exact
 from gpu_worker.limits import MAX_NAME_LENGTH, SIZE_MULTIPLE, flag, number, text, whole
 from gpu_worker.samplers import Sampling, choose_sampling
+from gpu_worker.styles import NO_STYLES, Styles
 
 # modules/shared_items.py (latent_upscale_modes) of the WebUI: torch's modes of interpolation, and antialias.
 LATENT_MODES = {
@@ -74,8 +75,9 @@ def with_first_phase(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**document, "width": width, "height": height, "hr_resize_x": final[0], "hr_resize_y": final[1]}
 
 
-def parse_hires(document: Mapping[str, Any], base: Any) -> Hires | None:
-    """Reads what belongs to hires fix; `base` is the checked txt2img request. None when it is off.
+def parse_hires(document: Mapping[str, Any], base: Any, styles: Styles = NO_STYLES) -> Hires | None:
+    """Reads what belongs to hires fix; `base` is the checked txt2img request, with its `styles`
+    applied. None when it is off.
 
     Raises `RequestFault` naming the field.
     """
@@ -89,8 +91,10 @@ def parse_hires(document: Mapping[str, Any], base: Any) -> Hires | None:
     enlarged, size, said = _sizes(document, base.width, base.height)
     upscaler = text("hr_upscaler", document.get("hr_upscaler"), MAX_NAME_LENGTH) or DEFAULT_UPSCALER
     strength = number("denoising_strength", document.get("denoising_strength"))
-    prompt = text("hr_prompt", document.get("hr_prompt"))
-    negative = text("hr_negative_prompt", document.get("hr_negative_prompt"))
+    own = text("hr_prompt", document.get("hr_prompt"))
+    own_negative = text("hr_negative_prompt", document.get("hr_negative_prompt"))
+    styled = styles.apply(own, own_negative, base.styles)
+    prompt, negative = (made if said else "" for made, said in zip(styled, (own, own_negative), strict=True))
     fields = {
         "Denoising strength": exact(strength),
         **said,

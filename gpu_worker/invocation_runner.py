@@ -41,6 +41,7 @@ class InvocationRunner:
         self._memory = ModelMemory(self.device, config.memory_cache_bytes, ram_bytes=config.ram_cache_bytes)
         self._uploader = Uploader(self._session)
         self._safety = load_filter(config)
+        self._styles = config.styles
 
     def run(self, invocation: Invocation) -> dict[str, Any]:
         """Makes and uploads the results; returns the answer of docs/internals.md.
@@ -62,6 +63,7 @@ class InvocationRunner:
                     open_file=lambda model: self._files.open(model, watch.check),
                     progress=watch,
                     safety=self._safety,
+                    styles=self._styles,
                 )
             )
             watch.mark("decoded_at")

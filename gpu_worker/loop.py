@@ -28,6 +28,7 @@ from gpu_worker.pipelines import ModelMemory
 from gpu_worker.publisher import Publisher, fail_quietly
 from gpu_worker.results import Uploader
 from gpu_worker.safety import SafetyFilter
+from gpu_worker.styles import NO_STYLES, Styles
 from gpu_worker.tasks import Task, TaskResult
 from gpu_worker.together import Outcome
 
@@ -55,6 +56,7 @@ class Loop:
         grace_seconds: float,
         claim_seconds: float,
         room: int = 1,
+        styles: Styles = NO_STYLES,
         on_change: Callable[[], None] = lambda: None,
         safety: SafetyFilter | None = None,
     ) -> None:
@@ -64,7 +66,7 @@ class Loop:
         self._claim_seconds = claim_seconds
         self._room = room
         self._on_change = on_change
-        self._computing = Computing(files, memory, tasks, session, safety)
+        self._computing = Computing(files, memory, tasks, session, safety, styles)
         self._publisher = Publisher(client, Uploader(session), self._forget)
         self._wake = threading.Event()
         self._stop_at: float | None = None

@@ -12,13 +12,14 @@ from gpu_worker.controlnet import ControlNets, find_controlnets
 from gpu_worker.faces import FACE_TYPE, first_restorer
 from gpu_worker.generation import OnStep, generate
 from gpu_worker.hires import TwoPasses
-from gpu_worker.hires_parameters import parse_hires
+from gpu_worker.hires_parameters import Hires, parse_hires
 from gpu_worker.image_parameters import parse_image_to_image
 from gpu_worker.image_to_image import FromPictures, Source
 from gpu_worker.infotext import exact
 from gpu_worker.jobs import ModelFile
 from gpu_worker.limits import flag
 from gpu_worker.loading import Vae
+from gpu_worker.networks import NO_NETWORKS, Networks
 from gpu_worker.parameters import TextToImage
 from gpu_worker.pipelines import LoadedCheckpoint
 from gpu_worker.plan import ImageRequest, Plan
@@ -27,6 +28,7 @@ from gpu_worker.starts import Wrap, first_step, from_text, keep
 from gpu_worker.tasks import TaskContext
 from gpu_worker.tiling import circular
 from gpu_worker.upscaling import UPSCALER_TYPE, find_upscaler
+from gpu_worker.words import Words, read_words
 
 
 class Make(Protocol):
@@ -50,8 +52,8 @@ class Making:
     `key` names everything that `make` does by itself beside what checkpoint, requests and plan say: pictures
     of jobs with equal keys may be made by one call of either `make`. None: never with those of another job.
     `sources` are what pictures are made from, in turn; `size` is the final one where it is not the plan's.
-    `files` are those of further models that are used beside the checkpoint; `more_pictures` are given after
-    the others, once these are made.
+    `files` are those of further models that are used beside the checkpoint, `networks` a second pass's;
+    `more_pictures` are given after the others, once these are made.
     """
 
     make: Make
@@ -64,6 +66,7 @@ class Making:
     comments: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
     more_pictures: Callable[[], Sequence[Image.Image]] = tuple
+    networks: Networks = NO_NETWORKS
 
     def placed(self, batch: Sequence[ImageRequest]) -> list[ImageRequest]:
         """A batch whose pictures know their sources."""
@@ -78,7 +81,7 @@ def from_words(context: TaskContext, request: TextToImage) -> Making:
     controlnets, refiner = find_controlnets(context), find_refiner(context)
     wrap: Wrap = controlnets.wrap if controlnets else keep
     wrap_second: Wrap = controlnets.wrap_second if controlnets else keep
-    hires = parse_hires(context.parameters, request)
+    hires = parse_hires(context.parameters, request, context.styles)
     if hires is None:
         wrap = _both(wrap, refiner)
         making = Making(_one_pass(wrap), request.steps, "words" if wrap is keep else None)
@@ -86,15 +89,32 @@ def from_words(context: TaskContext, request: TextToImage) -> Making:
         upscaler = None if hires.is_latent else find_upscaler(context, "hr_upscaler", hires.upscaler)
         # As the WebUI's setting hires_fix_refiner_pass has it unless it is changed.
         wrap_second = _both(wrap_second, refiner)
-        passes = TwoPasses(hires, upscaler, wrap, wrap_second, context.progress.check)
+        words = _later_words(context, request, hires)
+        networks = words.networks if words else NO_NETWORKS
+        passes = TwoPasses(hires, words, upscaler, wrap, wrap_second, context.progress.check)
         second = hires.steps if hires.strength > 0 else 0
         info = {"denoising_strength": hires.strength}
         is_alone = wrap is not keep or wrap_second is not keep
-        key = None if is_alone else ("hires", hires.key, *_versions(context, UPSCALER_TYPE))
+        key = None if is_alone else ("hires", hires.key, networks, *_versions(context, UPSCALER_TYPE))
         making = Making(
-            passes.make, request.steps + second, key, size=hires.size, fields=hires.fields, info=info
+            passes.make,
+            request.steps + second,
+            key,
+            size=hires.size,
+            fields=hires.fields,
+            info=info,
+            networks=networks,
         )
     return _finished(context, _with_models(making, controlnets, refiner))
+
+
+def _later_words(context: TaskContext, request: TextToImage, hires: Hires) -> Words | None:
+    """The second pass's words with their own networks, or None where they are the first's."""
+    if not hires.prompt and not hires.negative_prompt:
+        return None
+    return read_words(
+        context, hires.prompt or request.prompt, hires.negative_prompt or request.negative_prompt
+    )
 
 
 def from_pictures(context: TaskContext, request: TextToImage) -> Making:

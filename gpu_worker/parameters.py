@@ -15,6 +15,7 @@ from gpu_worker.limits import (
     MAX_NAME_LENGTH,
     MAX_PARAMETER_BYTES,
     SIZE_MULTIPLE,
+    flag,
     number,
     shown,
     text,
@@ -25,6 +26,7 @@ from gpu_worker.sampler_options import NAMES as OPTION_NAMES
 from gpu_worker.sampler_options import SETTINGS as OPTION_SETTINGS
 from gpu_worker.sampler_options import SamplerOptions, parse_options
 from gpu_worker.samplers import SAMPLERS, Sampling, choose_sampling
+from gpu_worker.styles import style_names
 
 DEFAULT_SAMPLER = "Euler"
 MAX_REPORTED_KEYS = 100
@@ -37,6 +39,7 @@ KNOWN = frozenset(
     [
         "prompt",
         "negative_prompt",
+        "styles",
         "seed",
         "subseed",
         "subseed_strength",
@@ -71,7 +74,12 @@ KNOWN = frozenset(
     ]
 )
 KNOWN_BY_TASK = {"txt2img": KNOWN | HIRES_NAMES, "img2img": KNOWN | IMAGE_NAMES}
-KNOWN_SETTINGS = OPTION_SETTINGS | {"sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers"}
+KNOWN_SETTINGS = OPTION_SETTINGS | {
+    "sd_model_checkpoint",
+    "sd_vae",
+    "CLIP_stop_at_last_layers",
+    "sdxl_clip_l_skip",
+}
 AUTOMATIC_VAE = frozenset({"", "automatic", "none"})
 
 
@@ -96,6 +104,8 @@ class TextToImage:
     clip_skip: int
     checkpoint: str | None
     vae: str | None
+    styles: tuple[str, ...] = ()
+    clip_skip_xl: bool = False
     unsupported: tuple[str, ...] = field(default=())
 
     @property
@@ -182,6 +192,8 @@ def parse_text_to_image(
         clip_skip=whole("CLIP_stop_at_last_layers", settings.get("CLIP_stop_at_last_layers")),
         checkpoint=text("sd_model_checkpoint", settings.get("sd_model_checkpoint"), MAX_NAME_LENGTH) or None,
         vae=_vae_name(settings),
+        styles=style_names(document.get("styles")),
+        clip_skip_xl=flag("sdxl_clip_l_skip", settings.get("sdxl_clip_l_skip")),
         unsupported=_unsupported(document, settings, KNOWN_BY_TASK[task_type]),
     )
     if request.image_count > MAX_IMAGES:
@@ -230,12 +242,6 @@ def _refuse_unhonoured(document: Mapping[str, Any], task_type: str) -> None:
     for name in ("init_images", "mask"):
         if document.get(name) and task_type == "txt2img":
             raise RequestFault(f"{name} is for the task_type img2img: txt2img makes pictures from text alone")
-    wishes = {
-        "styles": bool(document.get("styles")),
-    }
-    for name, wished in wishes.items():
-        if wished:
-            raise RequestFault(f"{name} is not supported by this worker yet, and would change the picture")
     scripts = document.get("alwayson_scripts") or {}
     if not isinstance(scripts, dict):
         raise RequestFault(f"alwayson_scripts must be an object, not {shown(scripts)}")

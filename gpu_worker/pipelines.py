@@ -5,7 +5,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,9 @@ from gpu_worker.device import Device
 from gpu_worker.files import StoredFile
 from gpu_worker.jobs import ModelFile
 from gpu_worker.loading import Pipeline, Vae, load_checkpoint, load_vae
+from gpu_worker.loras import AppliedLoras
 from gpu_worker.single_file import Description, refuse_refiner
+from gpu_worker.text_encoding import TextCache
 
 OpenFile = Callable[[ModelFile], Any]
 Loaded = TypeVar("Loaded")
@@ -24,17 +26,27 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(slots=True)
 class LoadedCheckpoint:
-    """A pipeline in memory, its description and the short hash of its file."""
+    """A pipeline in memory, its description and the short hash of its file.
+
+    `texts` are those it has encoded, `loras` what its weights hold beside the file's.
+    """
 
     name: str
     pipeline: Pipeline
     description: Description
     short_hash: str
+    texts: TextCache = field(default_factory=TextCache)
+    loras: AppliedLoras = field(default_factory=AppliedLoras)
 
     @property
     def family(self) -> Family:
         """The checkpoint's architecture."""
         return self.description.family
+
+    def forget_additions(self) -> None:
+        """Leaves nothing but what the file holds: LoRAs and encoded texts keep memory of the device."""
+        self.loras.apply(self.pipeline, self.name, ())
+        self.texts = TextCache()
 
 
 @dataclass(slots=True)
@@ -212,6 +224,7 @@ class ModelMemory:
 def _move(value: Any, target: torch.device) -> bool:
     """Moves a loaded model; False for what has no weights of PyTorch's."""
     if isinstance(value, LoadedCheckpoint):
+        value.forget_additions()
         value.pipeline.to(target)
     elif isinstance(value, LoadedVae):
         value.model.to(target)

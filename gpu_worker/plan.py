@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_worker.networks import NO_NETWORKS, Networks
 from gpu_worker.noise import SAME, Variation
 from gpu_worker.sampler_options import DEFAULTS, SamplerOptions
 from gpu_worker.samplers import Sampling
@@ -12,7 +13,8 @@ from gpu_worker.samplers import Sampling
 class ImageRequest:
     """One picture: its texts and the seed of its own noise, so that it does not depend on its neighbours.
 
-    `source` is what a task makes it from, if that is not noise alone.
+    Its texts are without the tags of networks; `source` is what a task makes it from, if that is not noise
+    alone.
     """
 
     prompt: str
@@ -24,7 +26,10 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all pictures of a batch share; requests of several jobs with equal plans may be batched."""
+    """What all pictures of a batch share; requests of several jobs with equal plans may be batched.
+
+    Prompts are scheduled over `prompt_steps` (0: `steps`) after the `steps_before` of an earlier pass.
+    """
 
     sampling: Sampling
     steps: int
@@ -33,3 +38,7 @@ class Plan:
     height: int
     options: SamplerOptions = DEFAULTS
     clip_skip: int = 1
+    clip_skip_xl: bool = False
+    networks: Networks = NO_NETWORKS
+    prompt_steps: int = 0
+    steps_before: int = 0

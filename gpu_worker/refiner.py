@@ -43,6 +43,10 @@ class Refiner:
             def load() -> tuple[Any, Conditioning]:
                 refiner = self.context.memory.refiner(self.file, self.context.open_file)
                 _check(canvas.checkpoint, refiner)
+                # As in the WebUI LoRAs go on where they fit.
+                is_alike = refiner.family is canvas.checkpoint.family
+                loras = canvas.plan.networks.loras if is_alike else ()
+                refiner.loras.apply(refiner.pipeline, refiner.name, loras)
                 conditioning = encode_prompts(refiner, canvas.requests, canvas.plan)
                 return refiner.pipeline.unet, conditioning
 

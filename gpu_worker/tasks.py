@@ -13,6 +13,7 @@ from gpu_worker.jobs import Job, ModelFile
 from gpu_worker.pipelines import ModelMemory
 from gpu_worker.previews import Previews
 from gpu_worker.safety import SafetyFilter
+from gpu_worker.styles import NO_STYLES, Styles
 
 
 class Progress(Protocol):
@@ -56,6 +57,7 @@ class TaskContext:
     progress: Progress
     safety: SafetyFilter | None = None
     previews: Previews | None = None
+    styles: Styles = NO_STYLES
 
 
 Task = Callable[[TaskContext], TaskResult]

@@ -1,7 +1,7 @@
 """The tasks txt2img and img2img: from a request body of the WebUI to pictures with infotext."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -10,23 +10,26 @@ from typing import Any
 from PIL import Image
 
 from gpu_worker import VERSION, infotext, xyz_plot
+from gpu_worker.architecture import Family
 from gpu_worker.errors import RequestFault
 from gpu_worker.hires_parameters import with_first_phase
 from gpu_worker.infotext_request import with_infotext
 from gpu_worker.jobs import Job, ModelFile
 from gpu_worker.limits import SIZE_MULTIPLE
 from gpu_worker.making import Making, from_pictures, from_words
+from gpu_worker.networks import Networks
 from gpu_worker.noise import Variation
 from gpu_worker.noise import fields as noise_fields
 from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_image
 from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
 from gpu_worker.plan import ImageRequest, Plan
-from gpu_worker.prompts import prompt_warnings, refuse_networks
 from gpu_worker.safety import SafetyFilter, filtered
 from gpu_worker.sampler_options import fields as option_fields
 from gpu_worker.samplers import SAMPLERS
+from gpu_worker.styles import Styles
 from gpu_worker.tasks import Picture, TaskContext, TaskResult
 from gpu_worker.together import PictureJob, make_together
+from gpu_worker.words import Words, fields_of, read_words
 
 CHECKPOINT_TYPE = "Stable-diffusion"
 VAE_TYPE = "VAE"
@@ -58,21 +61,24 @@ class PictureTask:
             return partial(xyz_plot.run, context, self)
         context = replace(context, parameters=with_first_phase(with_infotext(context.parameters)))
         request = parse_text_to_image(context.parameters, context.job.seed, context.job.task_type)
+        request = _styled(request, context.styles)
+        words = read_words(context, request.prompt, request.negative_prompt)
         making = self._choose_making(context, request)
-        refuse_networks(request.prompt, request.negative_prompt)
         return PictureJob(
             context=context,
             checkpoint=choose_checkpoint(context.job, request.checkpoint),
             vae=choose_vae(context.job, request.vae),
-            plan=plan_of(request),
+            plan=plan_of(request, words.networks),
             making=making,
-            batches=[making.placed(batch) for batch in _batches(request)],
-            describe=partial(_described, request, making, context.safety),
+            batches=[making.placed(batch) for batch in _batches(request, words)],
+            describe=partial(_described, request, words, context.styles, making, context.safety),
         )
 
 
 def _described(
     request: TextToImage,
+    words: Words,
+    styles: Styles,
     making: Making,
     safety: SafetyFilter | None,
     checkpoint: LoadedCheckpoint,
@@ -80,6 +86,9 @@ def _described(
     images: Sequence[Image.Image],
 ) -> TaskResult:
     """The pictures with what they say about themselves."""
+    fields = {**making.fields, **fields_of(words.networks, making.networks)}
+    comments = [*_comments(request, words, checkpoint, styles), *making.comments]
+    making = replace(making, fields=fields, comments=tuple(comments))
     texts = [
         _infotext(request, seed, variation, checkpoint, vae, making.fields)
         for seed, variation in zip(request.seeds, request.variations, strict=True)
@@ -89,7 +98,26 @@ def _described(
     return filtered(safety, TaskResult(pictures, _info(request, checkpoint, vae, texts, making)))
 
 
-def plan_of(request: TextToImage) -> Plan:
+def _styled(request: TextToImage, styles: Styles) -> TextToImage:
+    prompt, negative = styles.apply(request.prompt, request.negative_prompt, request.styles)
+    return replace(request, prompt=prompt, negative_prompt=negative)
+
+
+def _comments(
+    request: TextToImage, words: Words, checkpoint: LoadedCheckpoint, styles: Styles
+) -> Iterator[str]:
+    """Sentences about what had no effect."""
+    yield from words.comments
+    for name in styles.missing(request.styles):
+        yield f"style {name[:80]!r} had no effect: the worker has none of this name"
+    if request.clip_skip > 1 and checkpoint.family is not Family.SD1 and not request.clip_skip_xl:
+        yield (
+            "CLIP_stop_at_last_layers had no effect: it is for SD 1.x checkpoints, and with sdxl_clip_l_skip "
+            "for the first text encoder of SDXL"
+        )
+
+
+def plan_of(request: TextToImage, networks: Networks) -> Plan:
     """What decides whether two jobs on one checkpoint and VAE may share a batch: equal plans may."""
     return Plan(
         sampling=request.sampling,
@@ -99,6 +127,8 @@ def plan_of(request: TextToImage) -> Plan:
         height=request.height,
         options=request.options,
         clip_skip=request.clip_skip,
+        clip_skip_xl=request.clip_skip_xl,
+        networks=networks,
     )
 
 
@@ -128,9 +158,9 @@ def _named(files: Sequence[ModelFile], wanted: str, field: str, model_type: str)
     )
 
 
-def _batches(request: TextToImage) -> list[list[ImageRequest]]:
+def _batches(request: TextToImage, words: Words) -> list[list[ImageRequest]]:
     requests = [
-        ImageRequest(request.prompt, request.negative_prompt, seed, variation)
+        ImageRequest(words.prompt, words.negative_prompt, seed, variation)
         for seed, variation in zip(request.seeds, request.variations, strict=True)
     ]
     size = request.batch_size
@@ -210,12 +240,12 @@ def _info(
         },
         "index_of_first_image": 0,
         "infotexts": texts,
-        "styles": [],
+        "styles": list(request.styles),
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.gmtime()),
         "clip_skip": request.clip_skip,
         "version": f"sdfleet {VERSION}",
         "unsupported": list(request.unsupported),
-        "comments": [*prompt_warnings(request.prompt, request.negative_prompt), *making.comments],
+        "comments": list(making.comments),
         **making.info,
     }
 

@@ -119,6 +119,8 @@ class _Group:
             try:
                 checkpoint = memory.checkpoint(job.checkpoint, open_file)
                 vae = memory.vae(job.vae, checkpoint.family, open_file) if job.vae else None
+                for use in (*job.plan.networks, *job.making.networks):
+                    use.load()
                 return checkpoint, vae
             except MachineFault:
                 raise

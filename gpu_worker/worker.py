@@ -57,6 +57,7 @@ class Worker:
             claim_seconds=config.claim_seconds,
             room=config.batch_jobs,
             safety=load_filter(config),
+            styles=config.styles,
             on_change=self._changed,
         )
         self.long_work = LongWork(

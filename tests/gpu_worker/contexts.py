@@ -14,6 +14,7 @@ from gpu_worker.device import Device
 from gpu_worker.files import StoredFile
 from gpu_worker.jobs import Job, ModelFile
 from gpu_worker.pipelines import ModelMemory
+from gpu_worker.styles import NO_STYLES, Styles
 from gpu_worker.tasks import TaskContext
 
 
@@ -40,6 +41,7 @@ def context(
     models: Mapping[str, list[Path]] | None = None,
     memory: ModelMemory | None = None,
     seed: int = 1234,
+    styles: Styles = NO_STYLES,
 ) -> TaskContext:
     """A task's context; `models` are files by their checkpoint type."""
     paths = {path.name: path for files in (models or {}).values() for path in files}
@@ -59,6 +61,7 @@ def context(
         memory=memory or ModelMemory(device, None),
         open_file=open_file,
         progress=Steps(),
+        styles=styles,
     )
 
 

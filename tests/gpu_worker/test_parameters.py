@@ -69,7 +69,6 @@ def test_a_value_out_of_limits_is_named(body: dict[str, Any], sentence: str | No
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"styles": ["s"]}, "styles"),
         ({"alwayson_scripts": {"other": {"args": [True]}}}, "alwayson_scripts.other"),
     ],
 )
