@@ -33,7 +33,7 @@ from stack.settings import ROOT
 
 HOUSE = ROOT / "house"
 CHECKPOINT = HOUSE / "shapes-v1.safetensors"
-LORA = HOUSE / "emerald.safetensors"
+LORA = HOUSE / "plum.safetensors"
 PROMPT = "a red circle on a white background"
 TOGETHER = 8
 SIZE = 64
@@ -160,8 +160,6 @@ def _switching(rig: Rig, folder: Path) -> dict[str, Any]:
         "checkpoint_switch_ms": _switch(rig, plain, (SHORT, [other])),
         "vae_switch_ms": _switch(rig, plain, (SHORT, [house, vae])),
     }
-    if not LORA.exists():
-        return figures
     lora = rig.service.model(LORA, "Lora")
     with_lora = SHORT | {"prompt": f"{PROMPT} <lora:{LORA.stem}:1>"}
     figures["lora_switch_ms"] = _switch(rig, (SHORT, [house]), (with_lora, [house, lora]))

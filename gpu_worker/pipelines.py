@@ -162,6 +162,7 @@ class ModelMemory:
         finally:
             with self._lock:
                 self._held.subtract(versions)
+                self._held += Counter()  # forgets those that nobody holds
 
     def drop_all(self) -> None:
         """Empties the memory."""
