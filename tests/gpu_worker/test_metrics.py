@@ -31,6 +31,7 @@ def test_a_worker_counts_its_jobs_pictures_steps_and_models(
         platform.wait_for(lambda: bool(platform.heartbeats))
         before = shown(port)
         platform.submit("job1", [model], SMALL | {"batch_size": 2})
+        platform.end_of("job1")  # or both would be made in one batch
         platform.submit("job2", [model], SMALL)
         platform.submit("job3", [model], b"no json")
         for job in ("job1", "job2", "job3"):
