@@ -18,7 +18,7 @@ from gpu_worker.jobs import ModelFile
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 8
+CONNECTIONS = min(8, 2 * (os.cpu_count() or 4))  # more only take turns at a small machine's cores
 RANGE_BYTES = 16 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 TIMEOUT = (5.0, 30.0)

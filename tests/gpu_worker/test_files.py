@@ -105,7 +105,7 @@ def test_a_file_that_was_not_flushed_is_good_until_the_machine_starts_anew(
 
 
 def _use(folder: str, model: ModelFile, begin: Any) -> None:
-    begin.wait(60)
+    begin.wait(180)
     with FileCache(Path(folder), 10_000_000, make_session()).open(model) as file:
         assert file.path.stat().st_size == model.size
 
