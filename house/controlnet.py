@@ -26,7 +26,7 @@ CHECKPOINT = Path(__file__).parent / "shapes-v1.safetensors"
 HINT_CHANNELS = (8, 16, 32, 48)
 BATCH = 20
 BANK = 960
-STEPS = 1300
+STEPS = 1200
 RATE = 2e-3
 LEAST_TIME = 250
 MOST_WEIGHT = 20.0
@@ -71,8 +71,29 @@ def _bank(pipeline: Any, rng: random.Random) -> dict[str, torch.Tensor]:
     return {"latents": latents * pipeline.vae.config.scaling_factor, "texts": texts, "hints": hints[:, None]}
 
 
-def train(steps: int, start: Path | None = None, seed: int = 1) -> Any:
-    """A ControlNet for the house checkpoint, from the beginning or from a file of a former run."""
+def _loss(model: Any, unet: Any, noise_schedule: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """How far the held UNet is from the pictures of a batch, at random times."""
+    # Where the shape goes is decided while there is much noise.
+    times = torch.randint(LEAST_TIME, 1000, (BATCH,))
+    noise = torch.randn_like(batch["latents"])
+    noisy = noise_schedule.add_noise(batch["latents"], noise, times)
+    texts, hint = batch["texts"], batch["hints"].expand(-1, 3, -1, -1)
+    down, middle = model(noisy, times, encoder_hidden_states=texts, controlnet_cond=hint, return_dict=False)
+    predicted = unet(
+        noisy,
+        times,
+        encoder_hidden_states=texts,
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=middle,
+    ).sample
+    # An error of the noise is a large one of the picture where there is little picture left.
+    kept = noise_schedule.alphas_cumprod[times]
+    weights = ((1 - kept) / kept).clamp(max=MOST_WEIGHT)[:, None, None, None]
+    return (weights * functional.mse_loss(predicted, noise, reduction="none")).mean()
+
+
+def train(steps: int, out: Path, start: Path | None = None, seed: int = 1) -> None:
+    """Trains into `out`, which is written now and then; from the beginning or from a file of a former run."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     pipeline, _ = load_checkpoint(CHECKPOINT, CHECKPOINT.name, choose_device())
@@ -88,26 +109,7 @@ def train(steps: int, start: Path | None = None, seed: int = 1) -> Any:
     began = time.monotonic()
     for step in range(steps):
         chosen = torch.randint(BANK, (BATCH,))
-        latents, texts = bank["latents"][chosen], bank["texts"][chosen]
-        hint = bank["hints"][chosen].expand(-1, 3, -1, -1)
-        # Where the shape goes is decided while there is much noise.
-        times = torch.randint(LEAST_TIME, 1000, (BATCH,))
-        noise = torch.randn_like(latents)
-        noisy = noise_schedule.add_noise(latents, noise, times)
-        down, middle = model(
-            noisy, times, encoder_hidden_states=texts, controlnet_cond=hint, return_dict=False
-        )
-        predicted = unet(
-            noisy,
-            times,
-            encoder_hidden_states=texts,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
-        ).sample
-        # An error of the noise is a large one of the picture where there is little picture left.
-        kept = noise_schedule.alphas_cumprod[times]
-        weights = ((1 - kept) / kept).clamp(max=MOST_WEIGHT)[:, None, None, None]
-        loss = (weights * functional.mse_loss(predicted, noise, reduction="none")).mean()
+        loss = _loss(model, unet, noise_schedule, {name: rows[chosen] for name, rows in bank.items()})
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -115,7 +117,7 @@ def train(steps: int, start: Path | None = None, seed: int = 1) -> Any:
         rates.step()
         if step % 25 == 0 or step == steps - 1:
             print(f"step {step} loss {loss.item():.4f} after {time.monotonic() - began:.0f} s", flush=True)
-    return model
+            save(model, out)
 
 
 def save(model: Any, path: Path) -> None:
@@ -133,7 +135,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="goes on from this file of a former run")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    save(train(arguments.steps, arguments.start, arguments.seed), arguments.out)
+    train(arguments.steps, arguments.out, arguments.start, arguments.seed)
 
 
 if __name__ == "__main__":
