@@ -38,7 +38,7 @@ for service; do
     docker compose up --detach --no-deps --no-recreate --scale "$service=$((count * 2))" "$service"
     new=$(docker compose ps --quiet "$service" | grep -vxF "$old")
     healthy $new
-    sleep 3 # the gateway asks for addresses once a second
+    sleep 4 # the gateway asks for addresses once a second, and leaves one that refused it alone for two
     docker stop $old >/dev/null
     docker rm $old >/dev/null
     echo "$service: $count replaced"

@@ -94,8 +94,11 @@ def _ask(session: requests.Session, url: str, service: str, outcomes: Outcomes) 
 
 
 def until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    """Wait for a condition."""
+    """Wait for a condition; what is not answered counts as not yet."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        with contextlib.suppress(requests.RequestException, KeyError):
+            if condition():
+                return
         assert time.monotonic() < deadline, f"this did not come true in {seconds} s"
         time.sleep(0.2)
