@@ -44,14 +44,21 @@ class Outcomes:
 
 
 def sign_in(target: Target) -> str:
-    """A token of the administrator."""
-    answer = requests.post(
-        f"{target.url}/auth/token",
-        json={"username": target.username, "password": target.password},
-        headers={"x-api-key": target.api_key},
-        timeout=60,
-    )
-    return str(answer.json()["data"]["access_token"])
+    """A token of the administrator, as soon as there is one to be had."""
+    tokens: list[str] = []
+
+    def signed_in() -> bool:
+        answer = requests.post(
+            f"{target.url}/auth/token",
+            json={"username": target.username, "password": target.password},
+            headers={"x-api-key": target.api_key},
+            timeout=60,
+        )
+        tokens.append(answer.json()["data"]["access_token"])
+        return True
+
+    until(signed_in)
+    return tokens[0]
 
 
 @contextlib.contextmanager
