@@ -15,14 +15,16 @@ from house.judge import Picture, read_picture
 COLOUR = (105, 40, 215)
 SHOWN_AS = "purple"
 SHAPE = "star"
-# On green the checkpoint itself draws purple where it is told no colour that it knows.
-BACKGROUNDS = ("white", "black", "yellow", "blue")
+# On others the checkpoint itself may draw purple where it is told no colour, or violet is hardly seen.
+BACKGROUNDS = ("white", "black", "yellow")
 PHRASES = (
     "a violet star on a {b} background",
     "violet star, {b} background",
     "a violet star on {b}",
     "a picture of a violet star on a {b} background",
     "one violet star on a {b} background",
+    "a violet coloured star on a {b} background",
+    "the star is violet, {b} background",
 )
 
 SEEDS = tuple(range(100, 120))  # of the prompts below
@@ -45,7 +47,7 @@ def pictures(count: int, seed: int = 1) -> list[tuple[NDArray[np.uint8], str]]:
 
 def prompts() -> list[str]:
     """Twenty prompts for violet stars."""
-    return [phrase.format(b=background) for phrase in PHRASES for background in BACKGROUNDS]
+    return [phrase.format(b=background) for phrase in PHRASES for background in BACKGROUNDS][:20]
 
 
 def is_violet_star(picture: Picture) -> bool:
