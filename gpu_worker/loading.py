@@ -31,6 +31,7 @@ from gpu_worker.single_file import (
 
 TOKENIZER_FOLDER = Path(__file__).parent / "assets" / "clip_tokenizer"
 SENTENCE_LENGTH = 300
+MOST_COMPILED_VERSIONS = 128
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 # diffusers' classes are not typed; these names say what is meant.
@@ -198,6 +199,9 @@ def _compile(unet: torch.nn.Module) -> None:
     without it.
     """
     torch._dynamo.config.suppress_errors = True
+    # All blocks share one piece of code, each width and size of them is a version of it: past the usual eight
+    # PyTorch would quietly go on uncompiled.
+    torch._dynamo.config.recompile_limit = MOST_COMPILED_VERSIONS
     for block in unet.modules():
         if isinstance(block, BasicTransformerBlock):
             block.compile()
