@@ -87,9 +87,12 @@ class FileCache:
             return None
         return StoredFile(path, sha256)
 
-    def _record(self, key: str, known: dict[str, str]) -> None:
+    def _record(self, key: str, known: dict[str, str], used: float | None = None) -> None:
+        """Writes an entry's record; `used` is when the entry was last used, in epoch seconds, else now."""
         record = self._path(key, ".json.new")
         record.write_text(json.dumps(known), encoding="utf-8")
+        if used is not None:
+            os.utime(record, (used, used))
         record.replace(self._path(key, ".json"))
 
     def _flush(self, key: str) -> None:
@@ -100,7 +103,7 @@ class FileCache:
                 with self._path(key, ".safetensors").open("rb") as file:
                     os.fsync(file.fileno())
                 known.pop("boot", None)
-                self._record(key, known)
+                self._record(key, known, self._path(key, ".json").stat().st_mtime)
         except FileNotFoundError:  # it was evicted meanwhile
             return
         except (OSError, ValueError) as error:

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -206,6 +207,8 @@ def test_the_file_unused_for_longest_leaves_first(
     for age, model in ((100, a), (200, b)):
         content(cache, model)
         record = tmp_path / "cache" / f"{files_module._key(model)}.json"
+        for flushing in [thread for thread in threading.enumerate() if thread.name == "flush"]:
+            flushing.join(60)  # until then the file is in use
         os.utime(record, (record.stat().st_mtime - age,) * 2)
     content(cache, c)
     for model in (a, c, b):
