@@ -69,7 +69,7 @@ def test_jobs_of_many_users_are_invoked_one_for_each_instance_at_a_time(service:
 def test_the_job_goes_on_when_the_wait_is_over(
     service: SageMakerService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.context.start, "_wait_seconds", 0.5)
+    monkeypatch.setattr(service.context.start, "wait_seconds", 0.5)
     service.runtime.faults.gate.clear()
     answer, job_id = service.realtime()
     assert answer.status_code == 504
