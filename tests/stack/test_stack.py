@@ -38,6 +38,9 @@ class Small(Table):
     def others(self) -> list[Program]:
         return []
 
+    def migrate(self) -> None:
+        """There are no databases."""
+
     def _worker(self, number: int) -> Program:
         return Program(f"worker-{number}", SLEEPER, ready=lambda: None, stop_seconds=2)
 
