@@ -1,5 +1,6 @@
 """A worker that is killed in the middle of a job."""
 
+import re
 from pathlib import Path
 
 from services.common.s3 import ObjectStore
@@ -34,10 +35,13 @@ def test_the_job_of_a_killed_worker_succeeds_on_the_next_one_with_one_set_of_res
         job = running.job(job_id)
         assert (job["status"], job["attempts"]) == ("succeed", 2)
         assert job["image_names"] == ["image_0.png", "image_1.png"]
-        assert objects_of(running, job_id) == [
+        *others, sealed = objects_of(running, job_id)
+        assert others == [
             f"out/{job_id}/result/{job_id}_param.json",
             f"out/{job_id}/result/image_0.png",
             f"out/{job_id}/result/image_1.png",
             f"sagemaker_output/{job_id}.out",
             f"txt2img/infer_v2/{job_id}/api_param.json",
         ]
+        # What both attempts computed: the parameters as they were checked at the start, once.
+        assert re.fullmatch(rf"txt2img/infer_v2/{job_id}/started-[0-9a-f]{{64}}\.json", sealed)
