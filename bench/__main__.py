@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import autoscaling, engine, gateway, inference, jobs, transfer, users
+from bench import autoscaling, engine, gateway, inference, jobs, merge_memory, transfer, users
 from stack.failures import StackError
 
 BENCHMARKS = {
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "users": users.run,
     "autoscaling": autoscaling.run,
     "engine": engine.run,
+    "merge_memory": merge_memory.run,
 }
 
 
