@@ -96,6 +96,12 @@ class WorkerConfig(EngineConfig):
     state_seconds: float = _read_from(
         "TRAINING_STATE_SECONDS", "a training saves its state every so many seconds", "60", 60.0
     )
+    training_quiet_seconds: float = _read_from(
+        "WORKER_TRAINING_QUIET_SECONDS",
+        "when endpoints hold every slot: a training begins beside them after so many seconds without a job",
+        "60",
+        60.0,
+    )
     heartbeat_seconds: float = 2.0
     claim_seconds: float = 2.0
 
@@ -113,6 +119,7 @@ class WorkerConfig(EngineConfig):
             training_url=_url(environment, "TRAINING_URL") if environment.get("TRAINING_URL") else None,
             alive_file=Path(alive) if (alive := environment.get("WORKER_ALIVE_FILE")) else None,
             state_seconds=_state_seconds(environment),
+            training_quiet_seconds=_number(environment, "WORKER_TRAINING_QUIET_SECONDS", 60, minimum=0),
             **_engine(environment),
         )
 

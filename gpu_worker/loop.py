@@ -72,6 +72,7 @@ class Loop:
         self._stop_at: float | None = None
         self._endpoints: tuple[str, ...] = ()
         self._leases: dict[str, Lease] = {}
+        self._quiet_since = time.monotonic()
         self._pause = 0.0
 
     @property
@@ -90,6 +91,11 @@ class Loop:
         if self._stop_at is not None:
             return "stopping"
         return "busy" if self._leases else "idle"
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long there has been no job; 0 while there is one."""
+        return 0.0 if self._leases else time.monotonic() - self._quiet_since
 
     def assign(self, endpoints: Sequence[Endpoint]) -> None:
         """Sets what is served; a new endpoint is asked for work at once."""
@@ -217,6 +223,7 @@ class Loop:
         self._forget(lease)
 
     def _forget(self, lease: Lease) -> None:
+        self._quiet_since = time.monotonic()
         self._leases.pop(lease.job.id, None)
         self._on_change()
 

@@ -61,7 +61,7 @@ class Worker:
             on_change=self._changed,
         )
         self.long_work = LongWork(
-            config, WorkClient(config), self._instance_type, self._has_room, self._changed
+            config, WorkClient(config), self._instance_type, self.may_train, self._changed
         )
         self.heartbeat = Heartbeat(
             client, self.describe, self.loop.assign, config.heartbeat_seconds, config.alive_file
@@ -78,8 +78,7 @@ class Worker:
             "memory_bytes": self.device.memory_bytes,
             "version": VERSION,
             "state": self.loop.state,
-            # A training occupies its slot: endpoints count on the others alone.
-            "slots": self.config.slots - len(self.long_work.running),
+            "slots": self._slots,
             "loaded": self.memory.loaded_names,
             "running": self.loop.running + self.long_work.running,
             "endpoints": self.loop.endpoints,
@@ -125,9 +124,21 @@ class Worker:
     def _instance_type(self) -> str:
         return self.config.instance_type or self.device.default_instance_type
 
-    def _has_room(self) -> bool:
-        """Whether a training may take a slot now: one is free, and no picture is being made."""
-        return self.loop.state == "idle" and len(self.loop.endpoints) < self.config.slots
+    @property
+    def _slots(self) -> int:
+        """What endpoints may count on: a training occupies a slot, but takes none from an endpoint."""
+        free_of_training = self.config.slots - len(self.long_work.running)
+        return max(free_of_training, min(len(self.loop.endpoints), self.config.slots))
+
+    def may_train(self) -> bool:
+        """Whether a training may begin: no picture is being made, and a slot is free or has long been quiet.
+
+        Endpoints that nobody uses would otherwise keep trainings away for ever, above all from an only GPU.
+        """
+        if self.loop.state != "idle":
+            return False
+        free = len(self.loop.endpoints) < self.config.slots
+        return free or self.loop.quiet_seconds >= self.config.training_quiet_seconds
 
     def _changed(self) -> None:
         # Called by parts that are made before the heartbeat is.

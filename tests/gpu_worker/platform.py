@@ -32,6 +32,7 @@ class Platform:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.waiting: list[dict[str, Any]] = []
+        self.long_work: list[dict[str, Any]] = []
         self.claimed: dict[str, float] = {}
         self.progress: list[dict[str, Any]] = []
         self.previews: list[dict[str, Any]] = []
@@ -110,6 +111,7 @@ class Platform:
         app = Flask("fake-platform")
         app.add_url_rule("/internal/workers/<worker>/heartbeat", view_func=self._heartbeat, methods=["POST"])
         app.add_url_rule("/internal/claim", view_func=self._claim, methods=["POST"])
+        app.add_url_rule("/training/internal/claim", view_func=self._claim_long_work, methods=["POST"])
         app.add_url_rule("/internal/jobs/<job_id>/<action>", view_func=self._job, methods=["POST"])
         app.add_url_rule("/s3/<path:key>", view_func=self._object, methods=["GET", "PUT"])
         return app
@@ -151,6 +153,10 @@ class Platform:
                 self.claimed[job["id"]] = time.time()
             self.changed.notify_all()
         return {"jobs": jobs}
+
+    def _claim_long_work(self) -> Any:
+        self._checked_body()
+        return {"work": self.long_work.pop() if self.long_work else None}
 
     def _job(self, job_id: str, action: str) -> Any:
         body = self._checked_body()
