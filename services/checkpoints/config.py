@@ -1,10 +1,17 @@
 """The settings of the checkpoints service."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.common.guard import parse_allowed
-from services.common.settings import InternalSettings, MongoSettings, S3Settings, read_settings, setting
+from services.common.settings import (
+    InternalSettings,
+    MongoSettings,
+    S3Settings,
+    hidden,
+    read_settings,
+    setting,
+)
 
 CONVERT, REFUSE = "convert", "refuse"
 
@@ -64,14 +71,11 @@ class Config:
         default=(),
         parse=parse_allowed,
     )
-    import_tokens: tuple[tuple[str, str], ...] = field(
+    import_tokens: tuple[tuple[str, str], ...] = hidden(
+        "CHECKPOINTS_IMPORT_TOKENS",
+        "bearer tokens for imports: host=token, by commas; sent to that host over https alone",
         default=(),
-        repr=False,
-        metadata={
-            "variable": "CHECKPOINTS_IMPORT_TOKENS",
-            "doc": "bearer tokens for imports: host=token, by commas; sent to that host over https alone",
-            "parse": parse_tokens,
-        },
+        parse=parse_tokens,
     )
     import_most_gb: float = setting(
         "CHECKPOINTS_IMPORT_MAX_GB", "largest file that is imported, in GB", default=64.0, parse=float

@@ -30,6 +30,11 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def hidden(variable: str, doc: str, default: Any = "", parse: Callable[[str], Any] = str) -> Any:
+    """A setting with a default that `repr` never shows."""
+    return field(default=default, repr=False, metadata={"variable": variable, "doc": doc, "parse": parse})
+
+
 def secret(variable: str, doc: str) -> Any:
     """A required setting of at least 32 characters that `repr` never shows."""
     return field(repr=False, metadata={"variable": variable, "doc": doc, "parse": _long_enough})
@@ -109,11 +114,7 @@ class S3Settings:
     bucket: str = setting("S3_BUCKET", "the platform's bucket, made when it is missing", default="sdfleet")
     region: str = setting("S3_REGION", "S3 region", default="us-east-1")
     access_key: str = setting("AWS_ACCESS_KEY_ID", "S3 access key (empty: the AWS default chain)", default="")
-    secret_key: str = field(
-        default="",
-        repr=False,
-        metadata={"variable": "AWS_SECRET_ACCESS_KEY", "doc": "S3 secret key", "parse": str},
-    )
+    secret_key: str = hidden("AWS_SECRET_ACCESS_KEY", "S3 secret key")
     url_seconds: int = setting(
         "S3_URL_SECONDS", "life of presigned URLs in seconds", default=43200, parse=int
     )

@@ -1,7 +1,8 @@
 """Settings of the endpoints service."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from services.common.backends import BackendName, SageMakerContainers, parse_backends
 from services.common.settings import (
     InternalSettings,
     MongoSettings,
@@ -10,7 +11,6 @@ from services.common.settings import (
     secret,
     setting,
 )
-from services.endpoints.states import BackendName
 
 
 def _above_zero(text: str) -> float:
@@ -31,48 +31,10 @@ def _ceilings(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(ceilings.items())
 
 
-def _backends(text: str) -> tuple[str, ...]:
-    """Parse `local,sagemaker`."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    if unknown := set(names) - set(BackendName):
-        raise ValueError(f"there is no backend {', '.join(sorted(unknown))}, only {', '.join(BackendName)}")
-    return names
-
-
-def _variables(text: str) -> tuple[tuple[str, str], ...]:
-    """Parse `NAME=VALUE,NAME=VALUE`."""
-    pairs = [part.strip().partition("=") for part in text.split(",")]
-    if any(not name or not separator for name, separator, _ in pairs):
-        raise ValueError("it must look like NAME=VALUE,NAME=VALUE")
-    return tuple((name, value) for name, _, value in pairs)
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
-
-
 @dataclass(frozen=True)
-class SageMakerSettings:
+class SageMakerSettings(SageMakerContainers):
     """How endpoints are made at Amazon SageMaker."""
 
-    execution_role_arn: str = setting(
-        "SAGEMAKER_EXECUTION_ROLE_ARN", "the IAM role that SageMaker runs endpoints as", default=""
-    )
-    image_uri: str = setting(
-        "SAGEMAKER_IMAGE_URI",
-        "the worker image in Amazon ECR (without it every endpoint names its own)",
-        default="",
-    )
-    region: str = setting("SAGEMAKER_REGION", "where endpoints run, and their bucket", default="us-east-1")
-    endpoint_url: str = setting("SAGEMAKER_ENDPOINT_URL", "another address than AWS's, for tests", default="")
-    access_key: str = setting(
-        "AWS_ACCESS_KEY_ID", "AWS access key (empty: the AWS default chain)", default=""
-    )
-    secret_key: str = field(
-        default="",
-        repr=False,
-        metadata={"variable": "AWS_SECRET_ACCESS_KEY", "doc": "AWS secret key", "parse": str},
-    )
     ceilings: tuple[tuple[str, int], ...] = setting(
         "SAGEMAKER_CAPACITY",
         "instances that the endpoints of an instance type may have together, as TYPE=N,TYPE=N "
@@ -108,18 +70,6 @@ class SageMakerSettings:
         "with a queue, an endpoint of which no event tells is looked at after so long",
         default=60.0,
         parse=_above_zero,
-    )
-    container_environment: tuple[tuple[str, str], ...] = setting(
-        "SAGEMAKER_CONTAINER_ENVIRONMENT",
-        "more settings of the worker image, as NAME=VALUE,NAME=VALUE",
-        default=(),
-        parse=_variables,
-    )
-    subnets: tuple[str, ...] = setting(
-        "SAGEMAKER_SUBNETS", "run endpoints in these subnets of a VPC", default=(), parse=_list
-    )
-    security_groups: tuple[str, ...] = setting(
-        "SAGEMAKER_SECURITY_GROUPS", "the security groups for it", default=(), parse=_list
     )
 
 
@@ -168,7 +118,7 @@ class Config:
         "BACKENDS",
         "what endpoints may run on, as local,sagemaker: the first is for those that name none",
         default=(BackendName.LOCAL,),
-        parse=_backends,
+        parse=parse_backends,
     )
     bucket: str = setting(
         "S3_BUCKET", "the platform's bucket: SageMaker's answers go there", default="sdfleet"

@@ -5,10 +5,11 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from services.common.backends import BackendName
 from services.common.fields import MISSING, Body, Flag, Items, Text, Whole
 from services.common.paging import PageQuery
 from services.common.times import as_text
-from services.endpoints.states import BackendName, EndpointType
+from services.endpoints.states import EndpointType
 
 # With "esd-real-time-" before it a name stays within SageMaker's 63 characters.
 LONGEST_NAME = 49

@@ -25,13 +25,6 @@ class EndpointType(StrEnum):
     SERVERLESS = "Serverless"
 
 
-class BackendName(StrEnum):
-    """What endpoints run on."""
-
-    LOCAL = "local"
-    SAGEMAKER = "sagemaker"
-
-
 # These take jobs and machines; a role may have one of each type.
 SERVING = (Status.CREATING, Status.IN_SERVICE, Status.UPDATING, Status.ROLLING_BACK)
 # These the controller looks after.

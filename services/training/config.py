@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from services.common.backends import BackendName, parse_backends
 from services.common.settings import (
     InternalSettings,
     MongoSettings,
@@ -12,7 +13,7 @@ from services.common.settings import (
     secret,
     setting,
 )
-from services.training.sagemaker.settings import LOCAL, SAGEMAKER, SageMakerSettings, parse_backends
+from services.training.sagemaker.settings import SageMakerSettings
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Config:
     backends: tuple[str, ...] = setting(
         "BACKENDS",
         "where trainings may run, as local,sagemaker",
-        default=(LOCAL,),
+        default=(BackendName.LOCAL,),
         parse=parse_backends,
     )
     log_level: str = setting("LOG_LEVEL", "least severe level that is logged", default="INFO")
@@ -51,5 +52,5 @@ class Config:
             ("SAGEMAKER_IMAGE_URI", self.sagemaker.image_uri),
         )
         missing = [variable for variable, value in needed if not value]
-        if SAGEMAKER in self.backends and missing:
+        if BackendName.SAGEMAKER in self.backends and missing:
             raise SettingsError(f"set {', '.join(missing)}: BACKENDS names sagemaker (docs/aws.md)")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from services.common.backends import BackendName
 from services.common.times import as_epoch, as_text
 from services.training.model_repository import Model
 from services.training.repository import Work
-from services.training.sagemaker.settings import SAGEMAKER
 from services.training.states import SHOWN, Status
 from services.training.storage import WorkStorage
 
@@ -84,7 +84,7 @@ def shown_training(work: Work, storage: WorkStorage) -> dict[str, Any]:
 def _waits_for(work: Work) -> str | None:
     if work.get("waits_for") or work["status"] != Status.QUEUED:
         return work.get("waits_for")
-    if work["backend"] == SAGEMAKER:
+    if work["backend"] == BackendName.SAGEMAKER:
         return "SageMaker"
     kind = f" of the instance type {work['instance_type']}" if work["instance_type"] else ""
     return f"a worker{kind} that is idle and has a free slot"

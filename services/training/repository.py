@@ -6,12 +6,12 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
+from services.common.backends import BackendName
 from services.common.indexes import ensure_index
 from services.common.mongo import Documents
 from services.common.paging import after
 from services.common.times import now
 from services.training import metrics
-from services.training.sagemaker.settings import LOCAL, SAGEMAKER
 from services.training.states import ALIVE, Status
 
 Work = dict[str, Any]
@@ -106,7 +106,7 @@ class WorkRepository:
         """What a worker of this type may take, the oldest first."""
         query = {
             "status": Status.QUEUED,
-            "backend": LOCAL,
+            "backend": BackendName.LOCAL,
             "not_before": {"$lte": now()},
             "instance_type": {"$in": [None, instance_type]},
         }
@@ -115,7 +115,7 @@ class WorkRepository:
     def for_sagemaker(self) -> list[Work]:
         """What is to be submitted to SageMaker or followed there, the oldest first."""
         waiting = {"status": Status.QUEUED, "not_before": {"$lte": now()}}
-        query = {"backend": SAGEMAKER, "$or": [waiting, {"status": Status.RUNNING}]}
+        query = {"backend": BackendName.SAGEMAKER, "$or": [waiting, {"status": Status.RUNNING}]}
         return list(self._work.find(query).sort("queued_at", ASCENDING).limit(500))
 
     def postpone(self, work_id: str, seconds: float, reason: str) -> None:

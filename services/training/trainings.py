@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.common.backends import BackendName
 from services.common.errors import BadRequest
 from services.common.identity import Caller
 from services.common.times import now
@@ -15,7 +16,6 @@ from services.training.models import BASE_TYPE, state_of
 from services.training.names import checkpoint_id_of
 from services.training.neighbours import Neighbours, Viewer
 from services.training.repository import TRAINING, Work, WorkRepository
-from services.training.sagemaker.settings import LOCAL, SAGEMAKER
 from services.training.states import SHOWN, Status
 from services.training.storage import WorkStorage
 
@@ -195,7 +195,7 @@ def new_work(kind: str, viewer: Viewer, work_id: str) -> Work:
         "saves": [],
         "state": None,
         "instance_type": None,
-        "backend": LOCAL,
+        "backend": BackendName.LOCAL,
         "stop_wanted": False,
     }
 
@@ -211,9 +211,9 @@ def chosen_backend(training: Mapping[str, Any], backends: Sequence[str]) -> tupl
     if named is not None and named not in backends:
         raise BadRequest(f"training_params.backend must be one of {', '.join(backends)}")
     if named is None:
-        theirs = INSTANCE_TYPE.fullmatch(instance_type or "") and SAGEMAKER in backends
-        named = SAGEMAKER if theirs or LOCAL not in backends else LOCAL
-    if named == SAGEMAKER and not INSTANCE_TYPE.fullmatch(instance_type or ""):
+        theirs = INSTANCE_TYPE.fullmatch(instance_type or "") and BackendName.SAGEMAKER in backends
+        named = BackendName.SAGEMAKER if theirs or BackendName.LOCAL not in backends else BackendName.LOCAL
+    if named == BackendName.SAGEMAKER and not INSTANCE_TYPE.fullmatch(instance_type or ""):
         raise BadRequest(
             "training_params.training_instance_type must be one of SageMaker's, such as ml.g5.2xlarge"
         )

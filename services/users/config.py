@@ -1,8 +1,8 @@
 """Settings of the users service."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from services.common.settings import MongoSettings, secret, setting
+from services.common.settings import MongoSettings, hidden, secret, setting
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,8 @@ class FirstStartSettings:
     """The first administrator and API key, written when there is no user yet."""
 
     username: str = setting("ADMIN_USERNAME", "name of the first administrator", default="admin")
-    password: str = field(
-        default="",
-        repr=False,
-        metadata={"variable": "ADMIN_PASSWORD", "doc": "password of the first administrator", "parse": str},
-    )
-    api_key: str = field(
-        default="",
-        repr=False,
-        metadata={"variable": "ADMIN_API_KEY", "doc": "the first API key", "parse": str},
-    )
+    password: str = hidden("ADMIN_PASSWORD", "password of the first administrator")
+    api_key: str = hidden("ADMIN_API_KEY", "the first API key")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """How jobs are given to Amazon SageMaker."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from services.common.backends import SageMakerAccess
 from services.common.settings import setting
 
 # What SageMaker gives a Real-time invocation:
@@ -24,19 +25,10 @@ def _at_least_one(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class SageMakerSettings:
+class SageMakerSettings(SageMakerAccess):
     """Where and how many jobs are submitted."""
 
-    region: str = setting("SAGEMAKER_REGION", "where endpoints run, and their bucket", default="us-east-1")
     runtime_url: str = setting("SAGEMAKER_RUNTIME_URL", "another address than AWS's, for tests", default="")
-    access_key: str = setting(
-        "AWS_ACCESS_KEY_ID", "AWS access key (empty: the AWS default chain)", default=""
-    )
-    secret_key: str = field(
-        default="",
-        repr=False,
-        metadata={"variable": "AWS_SECRET_ACCESS_KEY", "doc": "AWS secret key", "parse": str},
-    )
     jobs_per_instance: int = setting(
         "SAGEMAKER_JOBS_PER_INSTANCE",
         "so many jobs are at SageMaker for each instance of an Async endpoint, the others wait here in their "

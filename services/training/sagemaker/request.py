@@ -33,12 +33,6 @@ def write_inputs(storage: WorkStorage, work: Work, document: Mapping[str, Any]) 
 
 def job_arguments(settings: SageMakerSettings, storage: WorkStorage, work: Work) -> dict[str, Any]:
     """CreateTrainingJob's arguments."""
-    network = {}
-    if settings.subnets:
-        network["VpcConfig"] = {
-            "Subnets": list(settings.subnets),
-            "SecurityGroupIds": list(settings.security_groups),
-        }
     return {
         "TrainingJobName": job_name(work),
         "AlgorithmSpecification": {"TrainingImage": settings.image_uri, "TrainingInputMode": "File"},
@@ -61,7 +55,7 @@ def job_arguments(settings: SageMakerSettings, storage: WorkStorage, work: Work)
         "StoppingCondition": {"MaxRuntimeInSeconds": settings.longest_seconds},
         "Environment": dict(settings.container_environment),
         "Tags": [{"Key": "sdfleet:training", "Value": work["_id"]}],
-        **network,
+        **settings.network(),
     }
 
 

@@ -73,20 +73,15 @@ class Deployment:
         return call(*arguments, **named)
 
     def _model(self) -> dict[str, Any]:
-        model: dict[str, Any] = {
+        return {
             "ExecutionRoleArn": self._settings.execution_role_arn,
             "PrimaryContainer": {
                 "Image": self._endpoint["custom_docker_image_uri"] or self._settings.image_uri,
                 "Environment": {"LOG_LEVEL": self._config.log_level}
                 | dict(self._settings.container_environment),
             },
+            **self._settings.network(),
         }
-        if self._settings.subnets:
-            model["VpcConfig"] = {
-                "Subnets": list(self._settings.subnets),
-                "SecurityGroupIds": list(self._settings.security_groups),
-            }
-        return model
 
     def _configuration(self) -> dict[str, Any]:
         configuration: dict[str, Any] = {

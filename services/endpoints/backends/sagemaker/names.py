@@ -1,7 +1,7 @@
 """What an endpoint's parts are called at AWS: everything follows from the endpoint, nothing is remembered."""
 
+from services.common.backends import BackendName
 from services.endpoints.repository import Endpoint
-from services.endpoints.states import BackendName
 
 NAME = BackendName.SAGEMAKER
 VARIANT = "main"
