@@ -5,7 +5,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -38,14 +41,43 @@ def test_a_worker_that_reaches_no_broker_does_not_tell_that_it_works(
         assert not alive.exists()
 
 
+@pytest.mark.parametrize("folder", ["services", "gpu_worker"])
 @pytest.mark.parametrize(("age", "status"), [(5, 0), (300, 1)])
-def test_a_container_is_healthy_while_the_file_is_fresh(tmp_path: Path, age: int, status: int) -> None:
-    """services/healthcheck.py and the worker's own, which differ in what they ask when there is no file."""
+def test_a_container_is_healthy_while_the_file_is_fresh(
+    tmp_path: Path, folder: str, age: int, status: int
+) -> None:
     alive = tmp_path / "alive"
     alive.touch()
     os.utime(alive, (time.time() - age,) * 2)
-    for folder in ("services", "gpu_worker"):
-        text = (ROOT / folder / "healthcheck.py").read_text().replace("/tmp/alive", str(alive))
-        check = tmp_path / f"{folder}.py"
-        check.write_text(text)
-        assert subprocess.run([sys.executable, "-S", "-E", check], check=False).returncode == status
+    assert _checked(folder, tmp_path) == status
+
+
+@pytest.mark.parametrize(("answer", "status"), [(HTTPStatus.OK, 0), (HTTPStatus.SERVICE_UNAVAILABLE, 1)])
+def test_a_container_that_serves_sagemaker_is_healthy_while_ping_is_answered(
+    tmp_path: Path, answer: HTTPStatus, status: int
+) -> None:
+    class Front(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answer if self.path == "/ping" else HTTPStatus.NOT_FOUND)
+            self.end_headers()
+
+    with HTTPServer((HOST, 0), Front) as front:
+        Thread(target=front.serve_forever).start()
+        try:
+            assert _checked("gpu_worker", tmp_path, SAGEMAKER_BIND_TO_PORT=str(front.server_port)) == status
+        finally:
+            front.shutdown()
+
+
+@pytest.mark.parametrize("folder", ["services", "gpu_worker"])
+def test_a_container_that_nobody_answers_in_is_not_healthy(tmp_path: Path, folder: str) -> None:
+    assert _checked(folder, tmp_path, SAGEMAKER_BIND_TO_PORT=str(free_port())) == 1
+
+
+def _checked(folder: str, place: Path, **environment: str) -> int:
+    """How the health check of an image ends, with the file below `place`."""
+    check = place / f"{folder}.py"
+    check.write_text(
+        (ROOT / folder / "healthcheck.py").read_text().replace("/tmp/alive", str(place / "alive"))
+    )
+    return subprocess.run([sys.executable, "-S", "-E", check], check=False, env=environment).returncode
