@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 
-from gpu_worker import noise
+from gpu_worker import noise, vae_tiles
 from gpu_worker.architecture import Family
 from gpu_worker.conditioning import Conditioning
 from gpu_worker.denoising import Guidance, Hooks, Step, denoise
@@ -21,7 +20,6 @@ from gpu_worker.pipelines import LoadedCheckpoint
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.prompt_encoding import encode_prompts
 from gpu_worker.samplers import make_scheduler
-from gpu_worker.vae_tiles import in_tiles_if_needed
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +131,8 @@ def sample(
     checkpoint.loras.apply(checkpoint.pipeline, checkpoint.name, plan.networks.loras)
     conditioning = encode_prompts(checkpoint, requests, plan)
     generators = [noise.generator(request.seed) for request in requests]
-    shape = (vae.config.latent_channels, plan.height // vae_scale(vae), plan.width // vae_scale(vae))
+    scale = vae_tiles.scale_of(vae)
+    shape = (vae.config.latent_channels, plan.height // scale, plan.width // scale)
     pairs = zip(requests, generators, strict=True)
     drawn = [noise.first(shape, one.seed, generator, one.variation) for one, generator in pairs]
     initial = torch.stack(drawn).to(unet.device)
@@ -157,11 +156,6 @@ def sample(
         )
 
 
-def vae_scale(vae: Vae) -> int:
-    """Pixels of a picture for each latent along a side."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
-
-
 def decode(checkpoint: LoadedCheckpoint, vae: Vae, latents: torch.Tensor) -> list[Image.Image]:
     """Pictures of finished latents; raises `RequestFault` when they hold what is no number."""
     if not bool(torch.isfinite(latents).all()):
@@ -170,12 +164,11 @@ def decode(checkpoint: LoadedCheckpoint, vae: Vae, latents: torch.Tensor) -> lis
             "parameters"
         )
     processor = checkpoint.pipeline.image_processor
-    pixels = latents.shape[-1] * latents.shape[-2] * vae_scale(vae) ** 2
+    pixels = latents.shape[-1] * latents.shape[-2] * vae_tiles.scale_of(vae) ** 2
     images: list[Image.Image] = []
     for part in latents.split(max(1, DECODED_PIXELS // pixels)):
         scaled = part.to(vae.dtype) / vae.config.scaling_factor
-        decoded = in_tiles_if_needed(vae, pixels, partial(vae.decode, scaled, return_dict=False))[0]
-        images += processor.postprocess(decoded, output_type="pil")
+        images += processor.postprocess(vae_tiles.decode(vae, scaled), output_type="pil")
     return images
 
 

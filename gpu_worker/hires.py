@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from gpu_worker.denoising import Hooks, Step
-from gpu_worker.generation import Canvas, OnStep, Start, decode, in_halves, sample, vae_scale
+from gpu_worker.generation import Canvas, OnStep, Start, decode, in_halves, sample
 from gpu_worker.hires_parameters import LATENT_MODES, Hires
 from gpu_worker.latents import encode, resized
 from gpu_worker.loading import Vae
@@ -15,6 +15,7 @@ from gpu_worker.pipelines import LoadedCheckpoint
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.starts import Wrap, blank_channels, from_latents, from_text, steps_for
 from gpu_worker.upscaling import Upscaler, upscale_to
+from gpu_worker.vae_tiles import scale_of
 from gpu_worker.words import Words
 
 
@@ -91,7 +92,7 @@ class TwoPasses:
     def _enlarged(self, checkpoint: LoadedCheckpoint, vae: Vae, small: torch.Tensor) -> torch.Tensor:
         """``sample_hr_pass`` in modules/processing.py of the WebUI, up to the second sampling."""
         width, height = self.hires.enlarged
-        scale = vae_scale(vae)
+        scale = scale_of(vae)
         if self.upscaler is None:
             mode, antialias = LATENT_MODES[self.hires.upscaler]
             options = {"antialias": antialias} if antialias else {}

@@ -1,15 +1,14 @@
 """Between pictures and latents: encoding, and the extra channels that inpainting checkpoints look at."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 
+from gpu_worker import vae_tiles
 from gpu_worker.loading import Vae
-from gpu_worker.vae_tiles import in_tiles_if_needed
 
 # Encoding takes as much memory as decoding: so many pixels at once.
 ENCODED_PIXELS = 1024 * 1024
@@ -51,7 +50,7 @@ def inpainting_channels(
     """
     height, width = size
     if not pictures:
-        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        scale = vae_tiles.scale_of(vae)
         shown = torch.full((1, 3, height * scale, width * scale), GREY)
         new = torch.ones(1, 1, *size)
     else:
@@ -68,13 +67,7 @@ def _encode(vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
     device = next(vae.parameters()).device
     with torch.inference_mode():
         parts = [
-            in_tiles_if_needed(
-                vae,
-                pixels.shape[-1] * pixels.shape[-2],
-                partial(vae.encode, part.to(device, vae.dtype, memory_format=torch.channels_last)),
-            )
-            .latent_dist.mode()
-            .float()
+            vae_tiles.encode(vae, part.to(device, vae.dtype, memory_format=torch.channels_last)).float()
             for part in pixels.split(room)
         ]
     return torch.cat(parts) * vae.config.scaling_factor
