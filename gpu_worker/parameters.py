@@ -80,7 +80,9 @@ KNOWN_SETTINGS = OPTION_SETTINGS | {
     "CLIP_stop_at_last_layers",
     "sdxl_clip_l_skip",
 }
-AUTOMATIC_VAE = frozenset({"", "automatic", "none"})
+AUTOMATIC_VAE = frozenset({"", "automatic"})
+# The checkpoint's own VAE, whatever others the job has.
+OWN_VAE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,10 @@ def _sampling(document: Mapping[str, Any]) -> Sampling:
 
 def _vae_name(settings: Mapping[str, Any]) -> str | None:
     name = text("sd_vae", settings.get("sd_vae"), MAX_NAME_LENGTH)
-    return None if name.casefold() in AUTOMATIC_VAE else name
+    folded = name.casefold()
+    if folded in AUTOMATIC_VAE:
+        return None
+    return OWN_VAE if folded == OWN_VAE else name
 
 
 def _refuse_unhonoured(document: Mapping[str, Any], task_type: str) -> None:

@@ -20,7 +20,7 @@ from gpu_worker.making import Making, from_pictures, from_words
 from gpu_worker.networks import Networks
 from gpu_worker.noise import Variation
 from gpu_worker.noise import fields as noise_fields
-from gpu_worker.parameters import AUTOMATIC_VAE, TextToImage, parse_text_to_image
+from gpu_worker.parameters import AUTOMATIC_VAE, OWN_VAE, TextToImage, parse_text_to_image
 from gpu_worker.pipelines import LoadedCheckpoint, LoadedVae
 from gpu_worker.plan import ImageRequest, Plan
 from gpu_worker.safety import SafetyFilter, filtered
@@ -141,8 +141,11 @@ def choose_checkpoint(job: Job, wanted: str | None) -> ModelFile:
 
 
 def choose_vae(job: Job, wanted: str | None) -> ModelFile | None:
-    """The VAE that the job names, or None for the checkpoint's own."""
-    files = [file for file in job.of_type(VAE_TYPE) if file.name.casefold() not in AUTOMATIC_VAE]
+    """The VAE that is `wanted`, else the job's first, or None for the checkpoint's own."""
+    unnamed = AUTOMATIC_VAE | {OWN_VAE}
+    files = [file for file in job.of_type(VAE_TYPE) if file.name.casefold() not in unnamed]
+    if wanted == OWN_VAE:
+        return None
     if wanted:
         return _named(files, wanted, "sd_vae", VAE_TYPE)
     return files[0] if files else None

@@ -1,6 +1,6 @@
 """Tiny ONNX graphs that do visibly what the published ones do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ def write(
     inputs: dict[str, list[Any]],
     outputs: dict[str, Any],
     constants: Any = None,
+    kinds: Mapping[str, int] | None = None,
 ) -> Path:
-    """A graph of float inputs and outputs by name and shape; `constants` are arrays by name."""
+    """A graph of inputs and outputs by name and shape, floats but for `kinds`; `constants` are arrays."""
+    types = dict.fromkeys(inputs, TensorProto.FLOAT) | dict(kinds or {})
     graph = helper.make_graph(
         list(nodes),
         "tiny",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, types[name], shape) for name, shape in inputs.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()],
     )
@@ -74,3 +76,14 @@ def inverter(path: Path, side: int = 512) -> Path:
     nodes = [helper.make_node("Neg", ["input"], ["output"])]
     shape = [1, 3, side, side]
     return write(path, nodes, {"input": shape}, {"output": shape})
+
+
+def codeformer(path: Path, side: int = 512) -> Path:
+    """A face restorer with CodeFormer's two inputs: at weight 1 it keeps colours, at 0 it makes them grey."""
+    nodes = [
+        helper.make_node("Cast", ["weight"], ["share"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["input", "share"], ["output"]),
+    ]
+    shape = [1, 3, side, side]
+    inputs = {"input": shape, "weight": [1]}
+    return write(path, nodes, inputs, {"output": shape}, kinds={"weight": TensorProto.DOUBLE})

@@ -89,6 +89,25 @@ def test_a_batch_keeps_the_order_and_tells_its_progress(device: Device, source: 
     assert work.progress.steps == [(1, 0, 1), (1, 1, 1), (1, 2, 1)]
 
 
+def test_a_batch_may_be_called_images(device: Device, source: Image.Image) -> None:
+    body = {"images": [{"data": encoded(source), "name": "a.png"}, encoded(source)], "upscaler_1": "Nearest"}
+    result = extras.run_batch(context(device, "extra-batch-images", body))
+    assert [picture.image.size for picture in result.pictures] == [(128, 96), (128, 96)]
+    assert result.info["names"] == ["a.png", ""]
+    assert result.info["unsupported"] == []
+
+
+def test_the_factor_and_the_upscaler_are_those_that_are_named(device: Device) -> None:
+    checks = Image.fromarray((np.indices((16, 16)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    made = {
+        name: single(device, checks, upscaler_1=name, upscaling_resize=3) for name in ("Nearest", "Lanczos")
+    }
+    nearest, soft = (made[name].pictures[0].image for name in ("Nearest", "Lanczos"))
+    assert nearest.size == soft.size == (48, 48)
+    assert nearest.tobytes() == checks.resize((48, 48), Image.Resampling.NEAREST).tobytes()
+    assert soft.tobytes() == checks.resize((48, 48), Image.Resampling.LANCZOS).tobytes()
+
+
 def test_the_source_keeps_its_own_infotext(device: Device, source: Image.Image) -> None:
     import base64
     import io
@@ -122,6 +141,33 @@ def test_a_face_is_restored_where_it_is_and_nowhere_else(device: Device, face_fi
     assert result.texts["postprocessing"] == "GFPGAN visibility: 1"
     half = single(device, picture, {"FaceRestore": face_files}, upscaler_1="None", gfpgan_visibility=0.5)
     assert half.pictures[0].image.getpixel((128, 128)) == (127, 127, 127)
+
+
+@pytest.mark.parametrize(
+    ("visibility", "weight", "wanted"),
+    [(1, 1, (250, 200, 30)), (1, 0, (128, 128, 128)), (1, 0.5, (189, 164, 79)), (0.5, 0, (189, 164, 79))],
+)
+def test_codeformer_shows_as_much_as_it_is_asked_and_keeps_as_much_as_its_weight(
+    device: Device, tmp_path: Path, visibility: float, weight: float, wanted: tuple[int, int, int]
+) -> None:
+    picture = Image.new("RGB", (256, 256), (250, 200, 30))
+    files = [
+        graphs.codeformer(tmp_path / "codeformer.onnx"),
+        graphs.face_detector(tmp_path / "face_detection_yunet_2023mar.onnx", POINTS),
+    ]
+    made = single(
+        device,
+        picture,
+        {"FaceRestore": files},
+        upscaler_1="None",
+        codeformer_visibility=visibility,
+        codeformer_weight=weight,
+    ).pictures[0]
+    shown = np.asarray(made.image, int)
+    assert np.abs(shown[128, 128] - wanted).max() <= 1
+    assert np.abs(shown[3, 3] - (250, 200, 30)).max() == 0
+    note = f"CodeFormer visibility: {visibility}, CodeFormer weight: {weight}"
+    assert made.texts["postprocessing"] == note
 
 
 def test_upscaling_comes_first_only_when_asked(

@@ -71,13 +71,22 @@ def test_another_vae_changes_colours_and_not_the_scene(memory: ModelMemory, tmp_
     """This VAE turns the house's last layer round: it decodes every colour as its opposite."""
     pipeline, _ = load_checkpoint(house.CHECKPOINT, house.CHECKPOINT.name, memory.device)
     vae: AutoencoderKL = pipeline.vae
+    own_tensors = {key: value.clone().contiguous() for key, value in convert_vae(vae).items()}
     with torch.no_grad():
         vae.decoder.conv_out.weight.mul_(-1)
         vae.decoder.conv_out.bias.mul_(-1)
-    tensors = {key: value.contiguous() for key, value in convert_vae(vae).items()}
-    save_file(tensors, tmp_path / "opposite.safetensors", metadata={"sdfleet.vae_norm_num_groups": "4"})
+    turned = {key: value.contiguous() for key, value in convert_vae(vae).items()}
+    save_file(turned, tmp_path / "opposite.safetensors", metadata={"sdfleet.vae_norm_num_groups": "4"})
     models = {"VAE": [tmp_path / "opposite.safetensors"]}
     usual, opposite = made(memory), made(memory, models)
     assert np.abs(house.pixels(usual) + house.pixels(opposite) - 255).max() <= 2
-    automatic = made(memory, models, override_settings={"sd_vae": "opposite.safetensors"})
-    assert automatic.tobytes() == opposite.tobytes()
+    save_file(own_tensors, tmp_path / "own.safetensors", metadata={"sdfleet.vae_norm_num_groups": "4"})
+    both = {"VAE": [tmp_path / "own.safetensors", tmp_path / "opposite.safetensors"]}
+    chosen = {
+        name: made(memory, both, override_settings={"sd_vae": name}).tobytes()
+        for name in ("opposite.safetensors", "opposite", "own.safetensors", "Automatic")
+    }
+    assert chosen["opposite.safetensors"] == chosen["opposite"] == opposite.tobytes()
+    assert chosen["own.safetensors"] == chosen["Automatic"] == usual.tobytes()
+    own = made(memory, models, override_settings={"sd_vae": "None"})
+    assert own.tobytes() == usual.tobytes()
