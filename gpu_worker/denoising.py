@@ -82,8 +82,11 @@ class Guidance:
     """How far the prediction is led from the negative prompt to the prompt (classifier-free guidance)."""
 
     scale: float
-    # Below this level of noise every other step goes without negative prompts (the WebUI's NGMS).
+    # Below this level of noise every other step goes without negative prompts (the WebUI's NGMS), or each.
     least_sigma: float = 0.0
+    is_least_for_each: bool = False
+    # This share of the steps at the beginning goes without them (the WebUI's Skip Early CFG).
+    unguided_share: float = 0.0
 
 
 def denoise(
@@ -117,7 +120,8 @@ def denoise(
         level = noise_level(scheduler, position)
         sample = scheduler.scale_model_input(latents, timestep)
         step_before = position // scheduler.order - start
-        guided = run.is_guided(position - positions.start, level.sigma)
+        evaluation = position - positions.start
+        guided = run.is_guided(evaluation, evaluation / len(positions), level.sigma)
         prediction = run.predict(sample, timestep, step_before, position / evaluations, guided)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **given)[0]
         latents = run.finish(
@@ -164,10 +168,17 @@ class _Run:
             # ControlNets belong to the model before; the WebUI's refiner goes on without them.
             self._hooks = replace(self._hooks, residuals=None)
 
-    def is_guided(self, evaluation: int, sigma: float) -> bool:
-        """Whether negative prompts have their share; prompts joined by ``AND`` always need them."""
-        is_late = evaluation % 2 == 1 and sigma < self._guidance.least_sigma
-        return not (is_late and all(picture.pull == 1 for picture in self._conditioning.pictures))
+    def is_guided(self, evaluation: int, share_done: float, sigma: float) -> bool:
+        """Whether negative prompts have their share; prompts joined by ``AND`` always need them.
+
+        ``CFGDenoiser.forward`` in modules/sd_samplers_cfg_denoiser.py of the WebUI.
+        """
+        guidance = self._guidance
+        is_early = 0 < guidance.unguided_share >= share_done
+        is_its_turn = evaluation % 2 == 1 or guidance.is_least_for_each
+        is_late = is_its_turn and sigma < guidance.least_sigma
+        is_alone = all(picture.pull == 1 for picture in self._conditioning.pictures)
+        return not ((is_early or is_late) and is_alone)
 
     def predict(
         self, sample: torch.Tensor, timestep: torch.Tensor, step: int, progress: float, guided: bool = True

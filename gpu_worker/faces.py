@@ -96,8 +96,16 @@ def find_restorer(context: TaskContext, field: str, kind: str) -> FaceRestorer:
     return FaceRestorer(kind, load_onnx(context, detector), load_onnx(context, network))
 
 
-def first_restorer(context: TaskContext, field: str) -> FaceRestorer:
-    """The restorer of ``restore_faces``: CodeFormer when its file is there, as in the WebUI, else GFPGAN."""
+def first_restorer(context: TaskContext, field: str, wanted: str = "") -> FaceRestorer:
+    """The restorer of ``restore_faces``: the one that is `wanted`, else CodeFormer when its file is there, as
+    in the WebUI, else GFPGAN."""
+    if wanted:
+        kinds = {kind.casefold(): kind for kind in RESTORER_FILES}
+        if wanted.casefold() not in kinds:
+            raise RequestFault(
+                f"face_restoration_model {wanted[:60]!r} is not known; there are {', '.join(RESTORER_FILES)}"
+            )
+        return find_restorer(context, field, kinds[wanted.casefold()])
     names = [file.name.casefold() for file in files_of(context, FACE_TYPE)]
     has_codeformer = any("codeformer" in name for name in names)
     return find_restorer(context, field, "CodeFormer" if has_codeformer else "GFPGAN")

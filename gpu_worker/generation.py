@@ -147,13 +147,18 @@ def sample(
             scheduler,
             start.latents,
             conditioning,
-            Guidance(plan.cfg_scale, plan.options.s_min_uncond),
+            _guidance(plan),
             generators,
             steps=plan.steps,
             start=start.step,
             options={"eta": plan.options.eta or 0.0},
             hooks=replace(start.hooks, on_step=start.hooks.on_step or on_step),
         )
+
+
+def _guidance(plan: Plan) -> Guidance:
+    options = plan.options
+    return Guidance(plan.cfg_scale, options.s_min_uncond, options.s_min_uncond_all, options.skip_early_cond)
 
 
 def decode(checkpoint: LoadedCheckpoint, vae: Vae, latents: torch.Tensor) -> list[Image.Image]:

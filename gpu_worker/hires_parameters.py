@@ -83,7 +83,8 @@ def parse_hires(document: Mapping[str, Any], base: Any, styles: Styles = NO_STYL
     """
     if not flag("enable_hr", document.get("enable_hr")):
         return None
-    if text("hr_checkpoint_name", document.get("hr_checkpoint_name"), MAX_NAME_LENGTH) not in SAME:
+    checkpoint = text("hr_checkpoint_name", document.get("hr_checkpoint_name"), MAX_NAME_LENGTH)
+    if checkpoint not in (*SAME, base.checkpoint):
         raise RequestFault("hr_checkpoint_name is not supported, and would change the picture")
     sampling = _sampling(document, base.sampling)
     steps = whole("hr_second_pass_steps", document.get("hr_second_pass_steps"))

@@ -36,6 +36,7 @@ FIELDS: dict[str, tuple[str, Read]] = {
     "Size-1": ("width", int),
     "Size-2": ("height", int),
     "Eta": ("eta", float),
+    "Eta DDIM": ("eta", float),
     "Variation seed": ("subseed", int),
     "Variation seed strength": ("subseed_strength", float),
     "Seed resize from-1": ("seed_resize_from_w", int),
@@ -58,6 +59,7 @@ FIELDS: dict[str, tuple[str, Read]] = {
     "Hires sampler": ("hr_sampler_name", str),
     "Hires schedule type": ("hr_scheduler", str),
     "Hires CFG scale": ("hr_cfg", float),
+    "Hires checkpoint": ("hr_checkpoint_name", str),
     "Hires prompt": ("hr_prompt", str),
     "Hires negative prompt": ("hr_negative_prompt", str),
     "Mask blur": ("mask_blur", float),
@@ -75,7 +77,30 @@ SETTINGS: dict[str, tuple[str, Read]] = {
     "Model": ("sd_model_checkpoint", str),
     "VAE": ("sd_vae", str),
     "Clip skip": ("CLIP_stop_at_last_layers", int),
+    "Clip skip SDXL": ("sdxl_clip_l_skip", _flag),
     "ENSD": ("eta_noise_seed_delta", int),
+    "NGMS all steps": ("s_min_uncond_all", _flag),
+    "Skip Early CFG": ("skip_early_cond", float),
+    "Face restoration": ("face_restoration_model", str),
+}
+# What needs not be read: it is said elsewhere, or it is what this worker always does.
+SAID_ELSEWHERE = frozenset(
+    {
+        *("Size", "Seed resize from", "Hires resize", "Model hash", "VAE hash", "Version", "User"),
+        *("Lora hashes", "TI hashes", "Hypernet hashes", "Hashes", "Hires resize-1", "Hires resize-2"),
+    }
+)
+# Values of fields that have no counterpart here which say nothing else than what is done anyway.
+USUAL = {
+    "RNG": ("CPU",),
+    "Emphasis": ("Original",),
+    "Schedule rho": ("0", "0.0"),
+    "Schedule max sigma": ("0", "0.0"),
+    "Schedule min sigma": ("0", "0.0"),
+    "VAE Encoder": ("Full",),
+    "VAE Decoder": ("Full",),
+    "FP8 weight": ("Disable",),
+    "Refiner switch by sampling steps": ("False",),
 }
 # What an infotext of img2img means by saying nothing: ``parse_generation_parameters`` in
 # modules/infotext_utils.py of the WebUI. Its API has other defaults.
@@ -96,6 +121,16 @@ def request_from(infotext: str) -> dict[str, Any]:
     if is_hires:
         body["enable_hr"] = True
     return {**body, "override_settings": _read(fields, SETTINGS)}
+
+
+def unread(infotext: str) -> list[str]:
+    """The fields that say something which has no effect here, such as the noise of other machines."""
+    known = FIELDS.keys() | SETTINGS.keys() | SAID_ELSEWHERE
+    return [
+        name
+        for name, value in parse(infotext).items()
+        if name not in known and value not in USUAL.get(name, ())
+    ]
 
 
 def with_infotext(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -43,6 +43,7 @@ LIMITS: dict[str, Limit] = {
     "s_tmin": Limit(0.0, 0.0, 1000.0),
     "s_tmax": Limit(0.0, 0.0, 1e9),
     "s_min_uncond": Limit(0.0, 0.0, 15.0),
+    "skip_early_cond": Limit(0.0, 0.0, 1.0),
     "eta_noise_seed_delta": Limit(0, 0, 2**32, whole=True),
     # The default is that of the WebUI's interface.
     "refiner_switch_at": Limit(0.8, 0.0, 1.0),
@@ -84,6 +85,8 @@ LIMITS: dict[str, Limit] = {
     "gfpgan_visibility": Limit(0.0, 0.0, 1.0),
     "codeformer_visibility": Limit(0.0, 0.0, 1.0),
     "codeformer_weight": Limit(0.0, 0.0, 1.0),
+    # The setting of the same meaning for restore_faces.
+    "code_former_weight": Limit(0.5, 0.0, 1.0),
     "interrogate.threshold": Limit(0.35, 0.0, 1.0),
 }
 

@@ -17,7 +17,7 @@ from gpu_worker.image_parameters import parse_image_to_image
 from gpu_worker.image_to_image import FromPictures, Source
 from gpu_worker.infotext import exact
 from gpu_worker.jobs import ModelFile
-from gpu_worker.limits import flag
+from gpu_worker.limits import MAX_NAME_LENGTH, flag, number, text
 from gpu_worker.loading import Vae
 from gpu_worker.networks import NO_NETWORKS, Networks
 from gpu_worker.parameters import TextToImage
@@ -191,7 +191,11 @@ def _finished(context: TaskContext, making: Making) -> Making:
 
     key = None
     if making.key is not None:
-        key = (making.key, is_tiled, restore and (restore.kind, *_versions(context, FACE_TYPE)))
+        key = (
+            making.key,
+            is_tiled,
+            restore and (restore.kind, restore.weight, *_versions(context, FACE_TYPE)),
+        )
     fields = {
         **making.fields,
         "Tiling": "True" if is_tiled else None,
@@ -209,6 +213,7 @@ def _versions(context: TaskContext, model_type: str) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class _Restoring:
     kind: str
+    weight: float
     work: Callable[[Image.Image], Image.Image]
 
     def __call__(self, picture: Image.Image) -> Image.Image:
@@ -216,6 +221,10 @@ class _Restoring:
 
 
 def _restoring(context: TaskContext) -> _Restoring:
-    restorer = first_restorer(context, "restore_faces")
+    settings = context.parameters.get("override_settings") or {}
+    wanted = text("face_restoration_model", settings.get("face_restoration_model"), MAX_NAME_LENGTH)
+    weight = number("code_former_weight", settings.get("code_former_weight"))
+    # An infotext of the WebUI before 1.0 says True, and of others the model's name.
+    restorer = first_restorer(context, "restore_faces", "" if wanted == "True" else wanted)
     check = context.progress.check
-    return _Restoring(restorer.kind, lambda picture: restorer.restore(picture, 0.5, check))
+    return _Restoring(restorer.kind, weight, lambda picture: restorer.restore(picture, weight, check))

@@ -9,6 +9,7 @@ from typing import Any
 from gpu_worker.errors import RequestFault
 from gpu_worker.hires_parameters import KNOWN as HIRES_NAMES
 from gpu_worker.image_parameters import KNOWN as IMAGE_NAMES
+from gpu_worker.infotext_request import unread
 from gpu_worker.limits import (
     MAX_DEPTH,
     MAX_IMAGES,
@@ -79,6 +80,8 @@ KNOWN_SETTINGS = OPTION_SETTINGS | {
     "sd_vae",
     "CLIP_stop_at_last_layers",
     "sdxl_clip_l_skip",
+    "face_restoration_model",
+    "code_former_weight",
 }
 AUTOMATIC_VAE = frozenset({"", "automatic"})
 # The checkpoint's own VAE, whatever others the job has.
@@ -280,6 +283,7 @@ def _unsupported(
     """Names the keys that carry a value and have no effect, for the result's ``info``."""
     keys = [key for key, value in document.items() if key not in known and _says_something(value)]
     keys += [f"override_settings.{key}" for key in settings if key not in KNOWN_SETTINGS]
+    keys += [f"infotext: {name}" for name in unread(text("infotext", document.get("infotext")))]
     return tuple(key[:MAX_NAME_LENGTH] for key in keys[:MAX_REPORTED_KEYS])
 
 

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_worker.infotext import exact
-from gpu_worker.limits import number, whole
+from gpu_worker.limits import flag, number, whole
 
 NAMES = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "s_min_uncond")
 # Settings of the WebUI that stand in where a request says nothing.
-SETTINGS = frozenset({*NAMES[1:], "eta_ancestral", "eta_ddim", "eta_noise_seed_delta"})
+SETTINGS = frozenset(
+    {
+        *NAMES[1:],
+        *("eta_ancestral", "eta_ddim", "eta_noise_seed_delta", "s_min_uncond_all", "skip_early_cond"),
+    }
+)
 ANCESTRAL_ETA = 1.0
 DDIM_ETA = 0.0
 
@@ -28,6 +33,8 @@ class SamplerOptions:
     s_tmax: float = math.inf
     s_noise: float = 1.0
     s_min_uncond: float = 0.0
+    s_min_uncond_all: bool = False
+    skip_early_cond: float = 0.0
     seed_delta: int = 0
 
 
@@ -50,21 +57,27 @@ def parse_options(document: Mapping[str, Any], settings: Mapping[str, Any], is_d
         s_tmax=math.inf if limitless else number("s_tmax", found["s_tmax"]),
         s_noise=number("s_noise", found["s_noise"]),
         s_min_uncond=number("s_min_uncond", found["s_min_uncond"]),
+        s_min_uncond_all=flag("s_min_uncond_all", settings.get("s_min_uncond_all")),
+        skip_early_cond=number("skip_early_cond", settings.get("skip_early_cond")),
         seed_delta=whole("eta_noise_seed_delta", settings.get("eta_noise_seed_delta")),
     )
 
 
 def fields(options: SamplerOptions, default_eta: float | None, has_churn: bool) -> dict[str, object]:
     """What an infotext says of options that have an effect and are not the default."""
-    names = {"Eta": options.eta if default_eta is not None and options.eta != default_eta else None}
+    eta = "Eta DDIM" if default_eta == DDIM_ETA else "Eta"
+    names = {eta: options.eta if default_eta is not None and options.eta != default_eta else None}
     if has_churn and options.s_churn > 0:
         names["Sigma churn"] = options.s_churn
         names["Sigma tmin"] = options.s_tmin or None
         names["Sigma tmax"] = options.s_tmax if math.isfinite(options.s_tmax) else None
     names["Sigma noise"] = options.s_noise if options.s_noise != 1 else None
     names["NGMS"] = options.s_min_uncond or None
+    names["Skip Early CFG"] = options.skip_early_cond or None
     names["ENSD"] = options.seed_delta or None
-    return {name: None if value is None else exact(value) for name, value in names.items()}
+    written = {name: None if value is None else exact(value) for name, value in names.items()}
+    every = "True" if options.s_min_uncond_all and options.s_min_uncond else None
+    return {**written, "NGMS all steps": every}
 
 
 def _first(*values: Any) -> Any:

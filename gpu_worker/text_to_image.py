@@ -197,6 +197,9 @@ def _infotext(
         **option_fields(request.options, sampler.eta, sampler.has_churn),
         **noise_fields(variation),
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+        "Clip skip SDXL": "True" if request.clip_skip_xl else None,
+        # The noise is drawn on the CPU, which the WebUI must be told to do too.
+        "RNG": "CPU",
         **more,
     }
     return infotext.write(request.prompt, request.negative_prompt, fields)

@@ -54,6 +54,8 @@ def made(memory: ModelMemory, task: str, body: Body, models: Any = None) -> byte
         ("txt2img", CHURNED, {"s_tmax": 0}, {"s_tmax": 2}),
         ("txt2img", {"sampler_name": "Euler a"}, {"s_noise": 1}, {"s_noise": 1.05}),
         ("txt2img", {}, {"s_min_uncond": 0}, {"s_min_uncond": 5}),
+        ("txt2img", {"s_min_uncond": 5}, {}, settings(s_min_uncond_all=True)),
+        ("txt2img", {}, {}, settings(skip_early_cond=0.3)),
         ("txt2img", {"subseed_strength": 0.3}, {"subseed": 3}, {"subseed": 4}),
         ("txt2img", {"subseed": 3}, {"subseed_strength": 0.3}, {"subseed_strength": 0.4}),
         ("txt2img", RESIZED, {}, {"seed_resize_from_w": 80}),

@@ -70,6 +70,34 @@ def test_faces_are_restored_in_the_finished_picture(memory: ModelMemory, tmp_pat
     assert made.info["restore_faces"] is True
 
 
+def test_the_restorer_of_faces_and_its_weight_are_those_that_are_named(
+    memory: ModelMemory, tmp_path: Path
+) -> None:
+    """GFPGAN makes opposites here, CodeFormer a grey that is the fainter the higher its weight."""
+    models = {
+        "FaceRestore": [
+            graphs.inverter(tmp_path / "GFPGANv1.4.onnx"),
+            graphs.codeformer(tmp_path / "codeformer.onnx"),
+            graphs.face_detector(tmp_path / "face_detection_yunet_2023mar.onnx", POINTS),
+        ]
+    }
+    body = {"prompt": "a red circle on a white background", "restore_faces": True}
+    plain = house.pixels(house.run(memory, "txt2img", prompt=body["prompt"]).pictures[0].image)[32, 32]
+    grey = 127.5
+    for settings, share in (
+        ({}, 0.5),
+        ({"face_restoration_model": "CodeFormer", "code_former_weight": 0.0}, 0.0),
+        ({"code_former_weight": 1.0}, 1.0),
+        ({"face_restoration_model": "GFPGAN"}, -1.0),
+    ):
+        made = house.run(memory, "txt2img", models, **body, override_settings=settings).pictures[0]
+        middle = house.pixels(made.image)[32, 32]
+        assert np.abs(middle - (grey + share * (plain - grey))).max() <= 3
+        assert f"Face restoration: {settings.get('face_restoration_model', 'CodeFormer')}" in made.infotext
+    with pytest.raises(RequestFault, match="face_restoration_model 'Other' is not known; there are GFPGAN"):
+        house.run(memory, "txt2img", models, **body, override_settings={"face_restoration_model": "Other"})
+
+
 def test_without_their_models_the_sentence_names_the_files(memory: ModelMemory) -> None:
     with pytest.raises(RequestFault, match=r"restore_faces needs GFPGANv1\.4\.onnx and face_detection_yunet"):
         house.run(memory, "txt2img", restore_faces=True)

@@ -99,12 +99,18 @@ def test_noise_on_the_way_belongs_to_each_picture(memory: ModelMemory, name: str
     ("name", "options", "text"),
     [
         ("Euler a", {"eta": 0.5}, "Eta: 0.5"),
-        ("DDIM", {"eta": 1.0}, "Eta: 1"),
+        ("DDIM", {"eta": 1.0}, "Eta DDIM: 1"),
         ("Euler a", {"override_settings": {"eta_ancestral": 0.4}}, "Eta: 0.4"),
         ("Euler a", {"override_settings": {"eta_noise_seed_delta": 31337}}, "ENSD: 31337"),
         ("Euler", {"s_churn": 20, "s_tmax": float("inf")}, "Sigma churn: 20"),
         ("DPM++ SDE", {"s_noise": 1.02}, "Sigma noise: 1.02"),
         ("Euler", {"s_min_uncond": 5.0}, "NGMS: 5"),
+        (
+            "Euler",
+            {"s_min_uncond": 5.0, "override_settings": {"s_min_uncond_all": True}},
+            "NGMS all steps: True",
+        ),
+        ("Euler", {"override_settings": {"skip_early_cond": 0.3}}, "Skip Early CFG: 0.3"),
     ],
 )
 def test_options_change_the_picture_and_are_told(
