@@ -182,10 +182,10 @@ def _switching(rig: Rig, folder: Path) -> dict[str, Any]:
 
 
 def _switch(rig: Rig, one: Work, two: Work) -> tuple[float, float]:
-    """What a job's time grows by when jobs take turns with other ones, and how far equal jobs' times lie apart.
+    """How much longer jobs last that take turns with other ones, and how far equal jobs' times lie apart.
 
-    Means of the middle halves, and half of the quartiles' distance over the root of the number, in milliseconds. Equal jobs
-    and turns are taken in alternating rounds, because machines are noisy.
+    Means of the middle halves, and half of the quartiles' distance over the root of the number; milliseconds.
+    Equal jobs and turns are taken in alternating rounds, because machines are noisy.
     """
     _times(rig, [one, two])
     same: list[float] = []

@@ -115,7 +115,8 @@ def seen_overlap(pipeline: Any, model: Any, seed: int = 2) -> float:
     subjects = [rng.choice(shapes.TRAINING) for _ in range(SEEN)]
     masks = [shapes.random_mask(what.shape, rng) for what in subjects]
     hints = torch.from_numpy(np.stack([outline(mask) for mask in masks])).float() / 255
-    painter: Any = cast("Any", StableDiffusionControlNetPipeline)(**pipeline.components, controlnet=model.eval())
+    pipeline_class = cast("Any", StableDiffusionControlNetPipeline)
+    painter = pipeline_class(**pipeline.components, controlnet=model.eval())
     painter.set_progress_bar_config(disable=True)
     made = painter(
         [f"{what.foreground} on a {what.background} background" for what in subjects],
