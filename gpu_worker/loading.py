@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,12 +27,14 @@ from gpu_worker.single_file import (
     Description,
     inspect,
     refuse_refiner,
+    says_its_prediction,
     write_config_folder,
 )
 
 TOKENIZER_FOLDER = Path(__file__).parent / "assets" / "clip_tokenizer"
 SENTENCE_LENGTH = 300
 MOST_COMPILED_VERSIONS = 128
+VELOCITY_BELOW = -1.0
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 # diffusers' classes are not typed; these names say what is meant.
@@ -78,7 +81,29 @@ def load_checkpoint(
         pipeline = _from_single_file(path, description, device)
         for component in ("unet", "vae", "text_encoder", "text_encoder_2"):
             _check_complete(getattr(pipeline, component, None), component, name)
-        return _place(pipeline, device), description
+        pipeline = _place(pipeline, device)
+        if description.family is Family.SD2 and not says_its_prediction(description.header):
+            description = _asked_what_it_predicts(pipeline.unet, description)
+        return pipeline, description
+
+
+def _asked_what_it_predicts(unet: Any, description: Description) -> Description:
+    """The description with ``v_prediction`` where the UNet answers to full noise as such models do.
+
+    Shown a grey of 0.5 at the noisiest step, a model of noise repeats it, and one of velocity gives about the
+    opposite of the picture: ``is_using_v_parameterization_for_sd2`` in modules/sd_models_config.py of the
+    WebUI, with its bound.
+    """
+    grey = torch.full((1, 4, 8, 8), 0.5, device=unet.device, dtype=unet.dtype)
+    words = torch.zeros(1, 2, unet.config.cross_attention_dim, device=unet.device, dtype=unet.dtype)
+    if description.architecture.in_channels != grey.shape[1]:
+        return description
+    with torch.inference_mode():
+        answer = unet(grey, 999, encoder_hidden_states=words, return_dict=False)[0]
+    if float((answer - grey).float().mean()) >= VELOCITY_BELOW:
+        return description
+    scheduler = description.components["scheduler"] | {"prediction_type": "v_prediction"}
+    return replace(description, components={**description.components, "scheduler": scheduler})
 
 
 def load_vae(path: Path, name: str, family: Family, device: Device) -> Vae:

@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 
+# Of a schedule that ends in nothing but noise; diffusers' EulerDiscreteScheduler takes the same number.
+LEAST_KEPT = 2.0**-24
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseLevel:
@@ -50,5 +53,5 @@ def _sigma(scheduler: Any, position: int) -> float:
         return float(between[position])
     if hasattr(scheduler, "sigmas"):
         return float(scheduler.sigmas[position])
-    kept = scheduler.alphas_cumprod[int(scheduler.timesteps[position])]
+    kept = max(float(scheduler.alphas_cumprod[int(scheduler.timesteps[position])]), LEAST_KEPT)
     return float(((1 - kept) / kept) ** 0.5)

@@ -33,6 +33,9 @@ SCHEDULER_CONFIG = {
 }
 V_PREDICTION_PROBE = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_PREDICTION_DEVIATION = 0.09
+V_ARCHITECTURE = "stable-diffusion-v2-768-v"
+# Models trained in the noise of https://arxiv.org/abs/2206.00364, which none of the samplers here makes.
+EDM_KEYS = ("edm_mean", "edm_vpred.sigma_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ def inspect(path: Path, name: str) -> Description:
     header = read_header(path, name)
     architecture = detect(header, name)
     _refuse_other_tasks(architecture, name)
+    _refuse_other_noise(header, name)
     shapes = Shapes(header, name)
     family = architecture.family
     sample_size = shapes.metadata_number("sdfleet.sample_size", SAMPLE_SIZES[family])
@@ -90,15 +94,35 @@ def _refuse_other_tasks(architecture: Architecture, name: str) -> None:
         )
 
 
+def _refuse_other_noise(header: Header, name: str) -> None:
+    if any(key in header.tensors for key in EDM_KEYS):
+        raise RequestFault(
+            f"checkpoint {name} was trained with EDM's noise (as CosXL and Playground 2.5 were), which this "
+            "worker does not do"
+        )
+
+
+def says_its_prediction(header: Header) -> bool:
+    """Whether the file itself tells what its UNet predicts, or lets it be told without running it."""
+    return bool(_stated(header)) or "v_pred" in header.tensors or V_PREDICTION_PROBE in header.tensors
+
+
+def _stated(header: Header) -> str:
+    """What the metadata says; names: https://github.com/Stability-AI/ModelSpec."""
+    metadata = header.metadata
+    stated = metadata.get("modelspec.prediction_type") or metadata.get("sdfleet.prediction_type", "")
+    if not stated and metadata.get("modelspec.architecture", "").startswith(V_ARCHITECTURE):
+        return "v"
+    return stated
+
+
 def _prediction(path: Path, header: Header, family: Family) -> dict[str, Any]:
     """Whether the UNet predicts noise or velocity, which no shape tells.
 
     Sources: the keys ``v_pred`` and ``ztsnr`` and, for SD 2.x, the spread of one bias, are how ComfyUI
     (``comfy/supported_models.py``) tells them apart.
     """
-    stated = header.metadata.get("modelspec.prediction_type") or header.metadata.get(
-        "sdfleet.prediction_type", ""
-    )
+    stated = _stated(header)
     velocity = stated.startswith("v") or "v_pred" in header.tensors
     if family is Family.SD2 and not stated and V_PREDICTION_PROBE in header.tensors:
         velocity = _deviation(path, V_PREDICTION_PROBE) > V_PREDICTION_DEVIATION

@@ -131,6 +131,28 @@ def write_refiner(path: Path) -> Path:
     return path
 
 
+def write_sd2(
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    extra: tuple[str, ...] = (),
+    answer: float | None = None,
+) -> Path:
+    """SD 2.x: OpenCLIP's text encoder alone; with `answer` the UNet says nothing but that."""
+    torch.manual_seed(3)
+    text = CLIPTextModelWithProjection(text_config(hidden_act="gelu"))
+    network: Any = unet(use_linear_projection=True, attention_head_dim=(1, 1))
+    if answer is not None:
+        with torch.no_grad():
+            network.conv_out.weight.zero_()
+            network.conv_out.bias.fill_(answer)
+    tensors = export.convert_unet(network) | export.convert_vae(vae())
+    tensors |= export.convert_open_clip(text, "cond_stage_model.model.")
+    tensors |= {key: torch.zeros(1) for key in extra}
+    halves = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
+    save_file(halves, path, metadata=METADATA | (metadata or {}))
+    return path
+
+
 def write_sd1(path: Path, seed: int = 0) -> Path:
     save_single_file(sd1_pipeline(seed), path, dtype=torch.float16, metadata=METADATA)
     return path
