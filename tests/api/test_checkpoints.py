@@ -318,7 +318,7 @@ def test_a_checkpoint_that_a_job_uses_is_deleted_when_the_job_ends(
     *_, job = journey.follow_job(running.artist, job_id)
     assert job["status"] == "succeed"
     folder = f"Stable-diffusion/checkpoint/custom/{checkpoint_id}/"
-    until(lambda: not list(store.keys_under(folder)), 150)  # what a job was told of stays for a minute
+    until(lambda: not list(store.keys_under(folder)), 150)  # what a job was told of stays a while
 
 
 def test_the_documented_command_uploads_through_the_gateway(
