@@ -1,7 +1,11 @@
 """When a worker takes a training beside its endpoints."""
 
+import threading
 from pathlib import Path
 
+import pytest
+
+from gpu_worker.long_work import LongWork
 from tests.gpu_worker.conftest import StartWorker
 from tests.gpu_worker.platform import Platform
 
@@ -33,18 +37,16 @@ def test_a_job_begins_the_quiet_time_anew(
         assert worker.may_train()
 
 
+@pytest.mark.parametrize(("slots", "left"), [("2", 1), ("1", 1)])
 def test_a_training_takes_a_free_slot_but_none_from_an_endpoint(
-    platform: Platform, start_worker: StartWorker
+    platform: Platform, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, slots: str, left: int
 ) -> None:
-    """The fake hands out a piece of work that no process can do: for its moment it is being done."""
-    for slots, left in (("2", 1), ("1", 1)):
-        platform.heartbeats.clear()
+    done = threading.Event()
+    monkeypatch.setattr(LongWork, "_do", lambda *_work: done.wait(60))
+    environment = {"WORKER_TRAINING_QUIET_SECONDS": "0", "TRAINING_URL": f"{platform.url}/training"}
+    with start_worker(WORKER_SLOTS=slots, **environment):
         platform.long_work.append({"id": "training1", "attempt": 1, "kind": "training"})
-        with start_worker(
-            WORKER_SLOTS=slots,
-            WORKER_TRAINING_QUIET_SECONDS="0",
-            TRAINING_URL=f"{platform.url}/training",
-        ):
-            platform.wait_for(lambda: any(beat["running"] for beat in platform.heartbeats))
-        told = [beat["slots"] for beat in platform.heartbeats if beat["running"] == ["training1"]]
-        assert set(told) == {left}
+        platform.wait_for(lambda: platform.heartbeats[-1]["running"] == ["training1"])
+        assert platform.heartbeats[-1]["slots"] == left
+        done.set()
+        platform.wait_for(lambda: platform.heartbeats[-1]["slots"] == int(slots))
