@@ -32,8 +32,8 @@ class Project:
     environment_file: Path
 
     @classmethod
-    def make(cls, name: str, folder: Path) -> "Project":
-        """With secrets from deploy/secrets.sh, on free ports, with a worker on the CPU."""
+    def make(cls, name: str, folder: Path, **more: str) -> "Project":
+        """With secrets from deploy/secrets.sh, free ports and a worker on the CPU; `more` counts last."""
         file = folder / "compose.env"
         subprocess.run(["sh", str(ROOT / "deploy" / "secrets.sh"), str(file)], check=True)
         gateway, s3 = free_port(), free_port()
@@ -46,7 +46,7 @@ class Project:
             "WORKER_RUNTIME": "runc",
         }
         with file.open("a") as lines:
-            lines.writelines(f"{variable}={value}\n" for variable, value in chosen.items())
+            lines.writelines(f"{variable}={value}\n" for variable, value in (chosen | more).items())
         return cls(name, file)
 
     @property
