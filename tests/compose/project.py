@@ -24,6 +24,18 @@ def engine_answers() -> bool:
     return True
 
 
+def docker(*words: str) -> str:
+    """`docker …`; its output."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"docker {' '.join(words)}:\n{done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def bridge_address() -> str:
+    """This machine as containers of any network reach it."""
+    return docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+
+
 @dataclass(frozen=True)
 class Project:
     """A compose project whose values lie in `environment_file`."""
@@ -34,6 +46,7 @@ class Project:
     @classmethod
     def make(cls, name: str, folder: Path, **more: str) -> "Project":
         """With secrets from deploy/secrets.sh, free ports and a worker on the CPU; `more` counts last."""
+        folder.mkdir(exist_ok=True)
         file = folder / "compose.env"
         subprocess.run(["sh", str(ROOT / "deploy" / "secrets.sh"), str(file)], check=True)
         gateway, s3 = free_port(), free_port()

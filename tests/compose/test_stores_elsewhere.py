@@ -11,18 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.compose.load import until
-from tests.compose.project import ROOT, Project
+from tests.compose.project import ROOT, Project, bridge_address, docker
 from tests.gateway.running import free_port
 
 NAME = "sdfleet-elsewhere"
 PASSWORD = secrets.token_hex(16)
 SWITCHED_OFF = {"LOCAL_MONGODB": "0", "LOCAL_REDIS": "0", "LOCAL_S3": "0", "INSIDE_ONLY": "false"}
-
-
-def docker(*words: str) -> str:
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -32,8 +26,7 @@ def stores(project: Project) -> Iterator[dict[str, str]]:
         name: service["image"]
         for name, service in json.loads(project.compose("config", "--format", "json"))["services"].items()
     }
-    host = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
-    at = {name: f"{host}:{free_port()}" for name in ("mongo", "redis", "s3")}
+    at = {name: f"{bridge_address()}:{free_port()}" for name in ("mongo", "redis", "s3")}
     with ExitStack() as stack:
 
         def run(name: str, port: int, *words: str) -> str:
