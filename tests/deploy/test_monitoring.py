@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -114,3 +116,18 @@ def test_prometheus_asks_every_service_and_every_worker() -> None:
     compose = Path(ROOT / "docker-compose.yml")
     if compose.exists():
         assert asked <= set(yaml.safe_load(compose.read_text())["services"])
+
+
+@pytest.mark.parametrize(("where", "query"), queries().items(), ids=queries())
+def test_a_default_is_not_itself_compared(where: str, query: str) -> None:
+    """A comparison binds tighter than `or`: `a or vector(0) == 0` holds whenever there is an `a`."""
+    assert not re.search(r"\bor\s+vector\(\d+\)\s*(==|!=|[<>])", query)
+
+
+def test_alerts_fire_when_they_should() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Debian: prometheus) is not installed")
+    command = [promtool, "test", "rules", str(DEPLOY / "alerts.test.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
