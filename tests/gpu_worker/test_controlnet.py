@@ -174,6 +174,54 @@ def test_the_map_is_one_more_picture(memory: ModelMemory) -> None:
     found = house.pixels(made.pictures[1].image)[..., 0] > 127
     assert np.array_equal(found, edges(np.asarray(drawing("square"))) > 127)
     assert len(controlled(memory, unit(module="none", save_detected_map=True)).pictures) == 1
+    assert len(controlled(memory, unit(save_detected_map=False)).pictures) == 1
+
+
+def detected(memory: ModelMemory, **changes: Any) -> np.ndarray[Any, Any]:
+    """The map that a unit draws, ``(64, 64)``, white where there is an edge."""
+    made = controlled(memory, unit(save_detected_map=True, **changes), steps=1)
+    return house.pixels(made.pictures[1].image)[..., 0] > 127
+
+
+def extent(found: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """Height and width of what was found."""
+    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+    return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "height", "width"), [(0, 40, 20), (1, 40, 40), (2, 20, 20), ("Just Resize", 40, 20)]
+)
+def test_a_wide_picture_is_fitted_as_the_mode_says(
+    memory: ModelMemory, mode: int | str, height: int, width: int
+) -> None:
+    """A circle of 40 pixels in the middle of 128x64."""
+    wide = Image.new("RGB", (128, 64), "yellow")
+    circle = shapes.draw_mask("circle", 32, 32, 20)
+    wide.paste("black", (32, 0), Image.fromarray(circle))
+    seen = extent(detected(memory, image=encoded(wide), resize_mode=mode))
+    assert np.abs(np.subtract(seen, (height, width))).max() <= 3
+
+
+def test_the_preprocessors_numbers_reach_it(memory: ModelMemory) -> None:
+    """A faint circle has edges for low thresholds alone; a coarser look finds others."""
+    faint = {
+        "image": encoded(Image.fromarray(shapes.draw_mask("circle", 32, 32, 20)).point(lambda v: v // 4))
+    }
+    assert detected(memory, **faint, threshold_a=20, threshold_b=60).any()
+    assert not detected(memory, **faint, threshold_a=20, threshold_b=1000).any()
+    assert not detected(memory, **faint, threshold_a=1000, threshold_b=1000).any()
+    rough = detected(memory, pixel_perfect=False, processor_res=64)
+    assert (rough != detected(memory, pixel_perfect=False, processor_res=512)).any()
+
+
+def test_what_is_to_be_drawn_is_told_by_the_units_mask(memory: ModelMemory) -> None:
+    half = Image.new("L", (64, 64))
+    half.paste(255, (0, 0, 32, 64))
+    masks = {"left": encoded(half), "right": encoded(half.transpose(Image.Transpose.FLIP_LEFT_RIGHT))}
+    made = {side: controlled(memory, unit(module="inpaint_only", mask_image=masks[side])) for side in masks}
+    assert difference(made["left"], made["right"]) > 0
+    assert difference(controlled(memory, unit(module="inpaint_only", mask=masks["left"])), made["left"]) == 0
 
 
 def original(path: Path) -> Path:
@@ -235,6 +283,8 @@ def test_sdxl_has_controlnets_too(models: Path, memory: ModelMemory, tmp_path: P
         ({"weight": 3}, "weight must be a number from 0 to 2"),
         ({"guidance_end": "late"}, "guidance_end must be a number from 0 to 1"),
         ({"effective_region_mask": "x"}, "effective_region_mask is not supported"),
+        ({"ipadapter_input": ["x"]}, "ipadapter_input is not supported"),
+        ({"advanced_weighting": [1.0]}, "advanced_weighting is not supported"),
     ],
 )
 def test_a_wrong_unit_fails_with_a_sentence(
