@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from gpu_worker.client import ProgressAnswer, ProgressReport
-from gpu_worker.jobs import Job
+from gpu_worker.jobs import Job, ModelFile
 from stack.failures import StackError
 
 LEASE_SECONDS = 60.0
@@ -89,6 +89,10 @@ class Service:
             del self._waiting[: len(taken)]
             self.largest_claim = max(self.largest_claim, len(taken))
         return taken
+
+    def upcoming(self, endpoints: Sequence[str]) -> list[ModelFile]:
+        with self._changed:
+            return [model for job in self._waiting[:2] for model in job.models]
 
     def progress(self, job: Job, report: ProgressReport) -> ProgressAnswer:
         return ProgressAnswer(False, LEASE_SECONDS)

@@ -11,7 +11,7 @@ from requests.adapters import HTTPAdapter
 
 from gpu_worker.config import WorkerConfig
 from gpu_worker.errors import AttemptLost, ServiceRefused, ServiceUnreachable
-from gpu_worker.jobs import Endpoint, Job
+from gpu_worker.jobs import Endpoint, Job, ModelFile
 
 TOKEN_SECONDS = 60
 TOKEN_REUSED_SECONDS = 30
@@ -96,6 +96,12 @@ class ServiceClient:
         }
         answer = self._post(f"{self._config.inference_url}/internal/claim", body)
         return [Job.from_json(document) for document in answer["jobs"]]
+
+    def upcoming(self, endpoints: Sequence[str]) -> list[ModelFile]:
+        """The files that the next jobs of `endpoints` need."""
+        body = {"worker_id": self._config.worker_id, "endpoints": list(endpoints)}
+        answer = self._post(f"{self._config.inference_url}/internal/upcoming", body)
+        return [ModelFile.from_json(document) for document in answer["files"]]
 
     def progress(self, job: Job, report: ProgressReport) -> ProgressAnswer:
         """Records how far a job is and renews its lease."""

@@ -20,6 +20,19 @@ class ModelFile:
     etag: str
     sha256: str | None = None
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "ModelFile":
+        """Reads an entry of `models`; KeyError, TypeError or ValueError for another shape."""
+        return cls(
+            type=str(document["type"]),
+            name=str(document["name"]),
+            id=str(document["id"]),
+            url=str(document.get("url") or ""),
+            size=int(document.get("size") or 0),
+            etag=str(document.get("etag") or "").strip('"'),
+            sha256=document.get("sha256") or None,
+        )
+
     @property
     def version(self) -> str:
         """Names the content: another upload under the same id has another version."""
@@ -45,18 +58,7 @@ class Job:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Job":
         """Reads the `Job` of docs/internals.md; KeyError, TypeError or ValueError for another shape."""
-        models = tuple(
-            ModelFile(
-                type=str(model["type"]),
-                name=str(model["name"]),
-                id=str(model["id"]),
-                url=str(model.get("url") or ""),
-                size=int(model.get("size") or 0),
-                etag=str(model.get("etag") or "").strip('"'),
-                sha256=model.get("sha256") or None,
-            )
-            for model in document["models"]
-        )
+        models = tuple(ModelFile.from_json(model) for model in document["models"])
         return cls(
             id=str(document["id"]),
             attempt=int(document["attempt"]),

@@ -25,6 +25,7 @@ from gpu_worker.files import FileCache
 from gpu_worker.jobs import Endpoint, Job
 from gpu_worker.lease import Lease
 from gpu_worker.pipelines import ModelMemory
+from gpu_worker.prefetch import Prefetch
 from gpu_worker.publisher import Publisher, fail_quietly
 from gpu_worker.results import Uploader
 from gpu_worker.safety import SafetyFilter
@@ -68,6 +69,7 @@ class Loop:
         self._on_change = on_change
         self._computing = Computing(files, memory, tasks, session, safety, styles)
         self._publisher = Publisher(client, Uploader(session), self._forget)
+        self._prefetch = Prefetch(client, files, lambda: self._endpoints, self._has_files)
         self._wake = threading.Event()
         self._stop_at: float | None = None
         self._endpoints: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ class Loop:
         """A bell: a job waits at an endpoint."""
         if endpoint in self._endpoints:
             self._wake.set()
+            self._look_ahead()
 
     def cancel(self, job_id: str) -> None:
         """A bell: a job may have been cancelled; the service is asked, bells are not proof."""
@@ -127,6 +130,7 @@ class Loop:
 
     def run(self) -> None:
         """Works until `stop`; raises `MachineFault` when this machine cannot go on."""
+        self._prefetch.start()
         try:
             while self._stop_at is None:
                 self._wake.clear()
@@ -165,6 +169,7 @@ class Loop:
         waiting = {lease.job.id: lease for lease in leases}
         self._leases |= waiting
         self._on_change()
+        self._look_ahead()
         passing = False
         try:
             for lease, parameters, outcome in self._computing.outcomes(leases):
@@ -218,6 +223,14 @@ class Loop:
         _count(lease, fault.kind)
         fail_quietly(self._client, lease, fault.kind, str(fault))
 
+    def _look_ahead(self) -> None:
+        if self._leases:  # an idle worker claims at once
+            self._prefetch.look()
+
+    def _has_files(self) -> bool:
+        """Whether every job in hand is being computed; what it needs is here then."""
+        return all("first_step_at" in lease.timings for lease in list(self._leases.values()))
+
     def _let_go(self, lease: Lease) -> None:
         lease.close()
         self._forget(lease)
@@ -232,6 +245,7 @@ class Loop:
 
     def _finish(self) -> None:
         """Lets the last result out; what does not make it in the grace time is given back."""
+        self._prefetch.stop()
         self._computing.close()
         rest = (self._stop_at or time.monotonic()) - time.monotonic()
         if self._publisher.wait(max(rest, 1.0)):

@@ -19,6 +19,7 @@ from services.inference.worker_schemas import (
     FormerUsers,
     PreviewReport,
     ProgressReport,
+    Upcoming,
     WantUploads,
 )
 
@@ -45,6 +46,15 @@ def claim(body: dict[str, Any]) -> dict[str, Any]:
     worker_id, _ = _attempt(body)
     wanted = (body["endpoints"], body["warm"], body["room"], body["pixels"])
     return {"jobs": _parts().running.claim(worker_id, *wanted)}
+
+
+@blueprint.route("/upcoming", methods=["POST"])
+@blueprint.arguments(Upcoming)
+@for_workers
+def upcoming(body: dict[str, Any]) -> dict[str, Any]:
+    """Files that the next jobs in line need: a worker may fetch them while it computes."""
+    _attempt(body)
+    return {"files": _parts().running.upcoming(body["endpoints"])}
 
 
 @blueprint.route("/jobs/<job_id>/progress", methods=["POST"])

@@ -14,6 +14,8 @@ from services.inference.states import Status
 
 # Nobody needs to know exactly how many more there are: counting takes time that grows with the line.
 COUNTED = 10_000
+# So many jobs ahead a worker may fetch files.
+FORESEEN = 2
 
 
 class Line(JobRecords):
@@ -104,6 +106,12 @@ class Line(JobRecords):
         waiting = {"endpoint": endpoint, "status": Status.QUEUED}
         wanted = ("models.id", "models.type", "overtaken", "user", "running_limit")
         return list(self._jobs.find(waiting, wanted).sort(IN_LINE).limit(WINDOW))
+
+    def next_models(self, endpoint: str) -> list[dict[str, Any]]:
+        """The models of the first jobs in line."""
+        waiting = {"endpoint": endpoint, "status": Status.QUEUED}
+        jobs = self._jobs.find(waiting, {"models": True}).sort(IN_LINE).limit(FORESEEN)
+        return [model for job in jobs for model in job["models"]]
 
     def leave_to_pass(self, job_ids: list[str]) -> bool:
         """Whether all of these may be passed once more; each is then counted as passed."""

@@ -49,6 +49,11 @@ class JobRunning:
             self._begun(job)
         return [self.for_worker(job) for job in claimed]
 
+    def upcoming(self, endpoints: list[str]) -> list[dict[str, Any]]:
+        """The files of the jobs that are next in line, each once."""
+        models = [model for name in endpoints for model in self._parts.line.next_models(name)]
+        return list({model["id"]: self._file(model) for model in models if "key" in model}.values())
+
     def take(self, holder: str, endpoint: str) -> Job | None:
         """The first job in an endpoint's line, for somebody who hands it on."""
         for job in self._claiming.claim(holder, [endpoint], warm=[], room=1):
@@ -140,13 +145,12 @@ class JobRunning:
             self._parts.ring(job)
         self._parts.tell(job)
 
+    def _file(self, model: dict[str, Any]) -> dict[str, Any]:
+        told = {name: model[name] for name in ("type", "name", "id", "size", "etag", "sha256")}
+        return told | {"url": self._parts.storage.model_url(model["key"])}
+
     def for_worker(self, job: Job) -> dict[str, Any]:
-        files = [
-            {name: model[name] for name in ("type", "name", "id", "size", "etag", "sha256")}
-            | {"url": self._parts.storage.model_url(model["key"])}
-            for model in job["models"]
-            if "key" in model
-        ]
+        files = [self._file(model) for model in job["models"] if "key" in model]
         built_in = [
             {"type": model["type"], "name": model["name"], "id": model["id"], "url": None}
             for model in job["models"]

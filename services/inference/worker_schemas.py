@@ -21,6 +21,13 @@ class Claim(Body):
     pixels = Whole(minimum=1, load_default=None)
 
 
+class Upcoming(Body):
+    """For which endpoints a worker looks ahead."""
+
+    worker_id = Text(required=True, min_length=1, max_length=255)
+    endpoints = Items(Text(min_length=1, max_length=255), required=True)
+
+
 class Attempt(Body):
     """Which attempt a worker speaks of."""
 

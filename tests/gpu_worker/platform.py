@@ -111,6 +111,7 @@ class Platform:
         app = Flask("fake-platform")
         app.add_url_rule("/internal/workers/<worker>/heartbeat", view_func=self._heartbeat, methods=["POST"])
         app.add_url_rule("/internal/claim", view_func=self._claim, methods=["POST"])
+        app.add_url_rule("/internal/upcoming", view_func=self._upcoming, methods=["POST"])
         app.add_url_rule("/training/internal/claim", view_func=self._claim_long_work, methods=["POST"])
         app.add_url_rule("/internal/jobs/<job_id>/<action>", view_func=self._job, methods=["POST"])
         app.add_url_rule("/s3/<path:key>", view_func=self._object, methods=["GET", "PUT"])
@@ -153,6 +154,11 @@ class Platform:
                 self.claimed[job["id"]] = time.time()
             self.changed.notify_all()
         return {"jobs": jobs}
+
+    def _upcoming(self) -> Any:
+        assert self._checked_body()["endpoints"] == [ENDPOINT]
+        with self.changed:
+            return {"files": [model for job in self.waiting[:2] for model in job["models"]]}
 
     def _claim_long_work(self) -> Any:
         self._checked_body()

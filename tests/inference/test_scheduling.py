@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import pytest
+import requests
 
 from services.inference.scheduling import MOST_OVERTAKEN, WINDOW, choose_warm, rank_of, turn_of
 from tests.inference.conftest import ENDPOINT, SHAPES, Service
@@ -178,3 +179,13 @@ def test_the_choice_of_a_warm_job() -> None:
 
 def test_rank_and_turn_are_each_others_inverse() -> None:
     assert turn_of({"rank": rank_of(7, -3), "priority": -3}) == 7
+
+
+def test_a_worker_is_told_which_files_come_next_and_claims_none_by_it(service: Service) -> None:
+    line = [with_checkpoint(service, service.started(), name) for name in ("first", "second", "third")]
+    answer = service.work("upcoming", endpoints=[ENDPOINT["name"]])
+    assert [file["id"] for file in answer.json["files"]] == ["first", "second"]
+    asked = requests.get(answer.json["files"][0]["url"], headers={"Range": "bytes=0-0"}, timeout=10)
+    assert asked.status_code in {206, 404}  # a URL that S3 takes; these tests need no file behind it
+    assert service.work("upcoming", endpoints=["esd-async-other"]).json["files"] == []
+    assert claim_all(service, 3, warm=[]) == line
