@@ -60,8 +60,8 @@ class Prefetch:
                 self._fetch()
             except _NoLonger:
                 return
-            except (ServiceUnreachable, ServiceRefused, JobFault) as error:
-                log.info("a file was not fetched ahead", extra={"reason": str(error)})
+            except (ServiceUnreachable, ServiceRefused) as error:
+                log.info("what comes next is not known", extra={"reason": str(error)})
             except Exception:
                 log.exception("files could not be fetched ahead")
 
@@ -71,8 +71,11 @@ class Prefetch:
             self._stopping.wait(POLL_SECONDS)
         self._check()
         for file in self._client.upcoming(self._endpoints()):
-            with self._files.open(file, self._check):
-                log.debug("a file is here ahead of its job", extra={"checkpoint": file.id})
+            try:
+                with self._files.open(file, self._check):
+                    log.debug("a file is here ahead of its job", extra={"checkpoint": file.id})
+            except JobFault as fault:  # of one file, not of those behind it
+                log.info("a file was not fetched ahead", extra={"checkpoint": file.id, "reason": str(fault)})
 
     def _check(self) -> None:
         if self._stopping.is_set():

@@ -26,6 +26,21 @@ def test_the_next_jobs_file_comes_while_this_one_is_computed(
     assert len(fetched(platform, other)) == len(fetched(platform, one))
 
 
+def test_a_file_that_is_gone_keeps_no_other_away(
+    platform: Platform, models: Path, start_worker: StartWorker
+) -> None:
+    one = platform.put_file(models / "sd1.safetensors")
+    other = platform.put_file(models / "sd1b.safetensors")
+    gone = one | {"id": "gone", "etag": "0", "url": f"{platform.url}/s3/models/gone"}
+    with start_worker(WORKER_BATCH_JOBS="1"):
+        platform.submit("job1", [one], LONG)
+        platform.wait_for(lambda: bool(platform.progress))
+        platform.submit("job2", [gone, other], SMALL)
+        while not fetched(platform, other):
+            assert "job1" not in platform.ended
+        platform.end_of("job1")
+
+
 def fetched(platform: Platform, model: dict[str, Any]) -> list[tuple[str, str]]:
     return [(key, wanted) for key, wanted in platform.gets if model["url"].endswith(key)]
 

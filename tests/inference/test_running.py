@@ -245,12 +245,12 @@ def test_a_worker_speaks_for_itself_only(service: Service) -> None:
     assert refused.status_code == 403
 
 
+@pytest.mark.parametrize("route", ["claim", "upcoming"])
 @pytest.mark.parametrize("who", ["user", "service", "nobody"])
-def test_workers_routes_are_for_workers(service: Service, who: str) -> None:
+def test_workers_routes_are_for_workers(service: Service, who: str, route: str) -> None:
     headers = {"user": service.keys.user(), "service": service.keys.service(), "nobody": {}}[who]
-    refused = service.client.post(
-        "/internal/claim", json={"worker_id": "w", "endpoints": []}, headers=headers
-    )
+    body = {"worker_id": "w", "endpoints": []}
+    refused = service.client.post(f"/internal/{route}", json=body, headers=headers)
     assert refused.status_code == 401
 
 
